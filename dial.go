@@ -1,0 +1,174 @@
+package reuse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+)
+
+// Dial connects to raddr from the local address laddr ("" for none) like
+// [net.Dialer.DialContext], with c's options on the socket. network is any that
+// package net can dial; a port 0 or none in laddr lets the kernel choose.
+//
+// To dial from the port of a listener, the listener and the dialed socket must
+// both have Port On; where that is SO_REUSEPORT_LB to the listener, as with
+// PortLB on FreeBSD, the kernel refuses the dial.
+//
+// The error is a [*net.OpError]. It wraps [ErrTupleInUse] if laddr has a port and
+// there is a connection between these two addresses already, [ErrSelfDial] if
+// the socket was connected to itself, which is closed then. One about an option
+// contains an [*OptionError]: PortLB On is refused, and so is Exclusive On where
+// the kernel does not keep others from the address of a connected socket.
+func (c Config) Dial(ctx context.Context, network, laddr, raddr string) (net.Conn, error) {
+	if err := c.ready(true); err != nil {
+		return nil, opError("dial", network, err)
+	}
+	var d net.Dialer
+	if laddr != "" {
+		local, err := resolve(ctx, network, laddr)
+		if err != nil {
+			return nil, opError("dial", network, err)
+		}
+		d.LocalAddr = local
+	}
+	d, err := c.Dialer(d)
+	if err != nil {
+		return nil, opError("dial", network, err)
+	}
+	conn, err := d.DialContext(ctx, network, raddr)
+	if err != nil {
+		return nil, tupleError(err)
+	}
+	if local := addrPort(conn.LocalAddr()); local.IsValid() && local == addrPort(conn.RemoteAddr()) {
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			tcp.SetLinger(0) // or the port stays in TIME_WAIT
+		}
+		conn.Close()
+		return nil, &net.OpError{Op: "dial", Net: network, Source: conn.LocalAddr(), Addr: conn.RemoteAddr(), Err: ErrSelfDial}
+	}
+	return conn, nil
+}
+
+// Dialer returns base with a Control function that sets c's options and then
+// calls base's ControlContext or else Control, if it has one. Everything else of
+// base is kept. A connection to itself and a four-tuple that exists already are
+// told by [Config.Dial] only.
+//
+// It fails with an [*OptionError] if Check does, or if an option is On that no
+// dialed socket can have on this system: PortLB always, Exclusive where
+// [Config.Dial] refuses it, and DeferPort unless base's LocalAddr is a
+// [*net.TCPAddr] with port 0. If there is nothing to be set on this system, it
+// returns base as it is.
+func (c Config) Dialer(base net.Dialer) (net.Dialer, error) {
+	if err := c.ready(true); err != nil {
+		return base, err
+	}
+	if local, ok := base.LocalAddr.(*net.TCPAddr); !ok || local == nil || local.Port != 0 {
+		if c.DeferPort == On {
+			return base, &OptionError{Op: "set", Option: DeferPort, Err: refusal("it takes a TCP dial with a local address and port 0")}
+		}
+		if c.DeferPort == Prefer {
+			c.DeferPort = Default
+		}
+	}
+	if c.idle() {
+		return base, nil
+	}
+	switch next, nextContext := base.Control, base.ControlContext; {
+	case nextContext != nil: // base.Control is ignored, as in package net
+		base.ControlContext = func(ctx context.Context, network, address string, rc syscall.RawConn) error {
+			if err := c.dialControl(network, address, rc); err != nil {
+				return err
+			}
+			return nextContext(ctx, network, address, rc)
+		}
+	case next != nil:
+		base.Control = func(network, address string, rc syscall.RawConn) error {
+			if err := c.dialControl(network, address, rc); err != nil {
+				return err
+			}
+			return next(network, address, rc)
+		}
+	default:
+		base.Control = c.dialControl
+	}
+	return base, nil
+}
+
+// dialControl is the Control function of a Dialer. A dual-stack dial calls it
+// from two goroutines, so each call has a setup of its own.
+func (c Config) dialControl(network, address string, rc syscall.RawConn) error {
+	s := setup{config: c, dial: true}
+	return s.control(network, address, rc)
+}
+
+// resolve is net.ResolveTCPAddr and the like, with a context.
+func resolve(ctx context.Context, network, address string) (net.Addr, error) {
+	switch network {
+	case "tcp", "tcp4", "tcp6", "udp", "udp4", "udp6":
+	case "unix", "unixgram", "unixpacket":
+		return net.ResolveUnixAddr(network, address)
+	default:
+		return net.ResolveIPAddr(network, address)
+	}
+	host, service, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	port, err := net.DefaultResolver.LookupPort(ctx, network, service)
+	if err != nil {
+		return nil, err
+	}
+	var ip netip.Addr
+	if host != "" {
+		ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip"+network[len("tcp"):], host)
+		if err != nil {
+			return nil, err
+		}
+		ip = ips[0].Unmap()
+		for _, other := range ips {
+			if other = other.Unmap(); other.Is4() { // as package net prefers
+				ip = other
+				break
+			}
+		}
+	}
+	local := netip.AddrPortFrom(ip, uint16(port))
+	if network[0] == 'u' {
+		return net.UDPAddrFromAddrPort(local), nil
+	}
+	return net.TCPAddrFromAddrPort(local), nil
+}
+
+// tupleError wraps ErrTupleInUse where connect has said so. With port 0 on the
+// local side the same errno means that the ephemeral ports are used up, and from
+// bind that the address is not this machine's.
+func tupleError(err error) error {
+	var op *net.OpError
+	var sys *os.SyscallError
+	if !errors.As(err, &op) || !errors.As(err, &sys) || (sys.Syscall != "connect" && sys.Syscall != "connectex") {
+		return err
+	}
+	if !errors.Is(sys, errTupleInUse) || addrPort(op.Source).Port() == 0 || addrPort(op.Addr).Port() == 0 {
+		return err
+	}
+	tuple := *op
+	tuple.Err = fmt.Errorf("%w: %w", ErrTupleInUse, op.Err)
+	return &tuple
+}
+
+// addrPort returns a TCP or UDP address in comparable form.
+func addrPort(a net.Addr) netip.AddrPort {
+	var p netip.AddrPort
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		p = a.AddrPort()
+	case *net.UDPAddr:
+		p = a.AddrPort()
+	}
+	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
+}

@@ -1,0 +1,6 @@
+package reuse
+
+import "golang.org/x/sys/unix"
+
+// From DragonFly 3.6 SO_REUSEPORT hashes over the sockets, for IPv4.
+const reuseportLB = unix.SO_REUSEPORT

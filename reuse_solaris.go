@@ -1,0 +1,63 @@
+package reuse
+
+import (
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"example.com/reuse/internal/semantics"
+)
+
+// SO_REUSEPORT in Solaris 11's sys/socket.h; neither syscall nor x/sys has it.
+// illumos has no such option and answers ENOPROTOOPT.
+const soReusePort = 0x100e
+
+// Solaris and illumos.
+func table(o Option) entry {
+	switch o {
+	case Addr:
+		return entry{level: unix.SOL_SOCKET, name: unix.SO_REUSEADDR}
+	case Port:
+		if runtime.GOOS == "illumos" {
+			return entry{why: "the kernel has no SO_REUSEPORT"}
+		}
+		return entry{level: unix.SOL_SOCKET, name: soReusePort}
+	case PortLB:
+		if runtime.GOOS == "illumos" {
+			return entry{}
+		}
+		// Solaris 11.4 does not balance while SO_REUSEADDR is set, and package
+		// net sets it on listeners (libuv 98a4bab92).
+		return entry{level: unix.SOL_SOCKET, name: soReusePort, clears: set(Addr)}
+	case Exclusive:
+		return entry{level: unix.SOL_SOCKET, name: unix.SO_EXCLBIND}
+	case DeferPort:
+		return entry{why: "the kernel has no option to choose the port at connect"}
+	}
+	return entry{}
+}
+
+// udpSharesLate: a bind to port 0 ignores SO_REUSEADDR (illumos, udp_do_bind).
+const udpSharesLate = false
+
+// errTupleInUse is what connect says when the four-tuple exists already
+// (illumos, tcp_connect; not run).
+const errTupleInUse = unix.EADDRINUSE
+
+// system is the name of this system in package semantics. Solaris 11.4 and later
+// say "11.4..." in uname's version, illumos distributions a name of their own.
+var system = sync.OnceValue(func() string {
+	var u unix.Utsname
+	if runtime.GOOS != "solaris" || unix.Uname(&u) != nil {
+		return runtime.GOOS
+	}
+	major, rest, _ := strings.Cut(unix.ByteSliceToString(u.Version[:]), ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	if n, err := strconv.Atoi(minor); major == "11" && err == nil && n >= 4 {
+		return semantics.Solaris114
+	}
+	return runtime.GOOS
+})

@@ -1,0 +1,8 @@
+//go:build !solaris
+
+package reuse
+
+import "runtime"
+
+// system is the name of this system in package semantics.
+func system() string { return runtime.GOOS }
