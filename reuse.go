@@ -323,6 +323,9 @@ func Inspect(sc syscall.Conn) (Config, error) {
 	if err != nil {
 		return Config{}, inspectError(err)
 	}
+	if rc == nil {
+		return Config{}, inspectError(syscall.EINVAL)
+	}
 	var c Config
 	var optErr error
 	if err := rc.Control(func(fd uintptr) { c, optErr = inspect(fd) }); err != nil {
