@@ -1,0 +1,253 @@
+package reuse_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"runtime"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"example.com/reuse"
+)
+
+// needPort skips a test where two sockets cannot share a port for a dial.
+func needPort(t testing.TB) {
+	t.Helper()
+	if err := reuse.Port.Supported(); err != nil {
+		require.ErrorIs(t, err, errors.ErrUnsupported)
+		t.Skip(err)
+	}
+}
+
+// From the port of a listener two peers can be dialed, but none of them twice;
+// the listener serves on.
+func TestDialFromListeningPort(t *testing.T) {
+	t.Parallel()
+	needPort(t)
+	for _, network := range []string{"tcp", "tcp4", "tcp6"} {
+		t.Run(network, func(t *testing.T) {
+			t.Parallel()
+			needNetwork(t, network)
+			host := "127.0.0.1:0"
+			if network == "tcp6" {
+				host = "[::1]:0"
+			}
+			c := reuse.Config{Port: reuse.On}
+			l, err := c.Listen(t.Context(), network, host)
+			require.NoError(t, err)
+			defer l.Close()
+			for range 2 {
+				remote := peer(t, network, host)
+				conn, err := c.Dial(t.Context(), network, l.Addr().String(), remote)
+				require.NoError(t, err)
+				defer discard(conn)
+				assert.Equal(t, l.Addr().String(), conn.LocalAddr().String())
+
+				again, err := c.Dial(t.Context(), network, l.Addr().String(), remote)
+				require.ErrorIs(t, err, reuse.ErrTupleInUse)
+				assert.Nil(t, again)
+				assert.ErrorIs(t, netError(t, "dial", err), tupleErrno())
+			}
+			in, err := net.Dial(network, l.Addr().String())
+			require.NoError(t, err)
+			defer discard(in)
+			got, err := l.Accept()
+			require.NoError(t, err)
+			discard(got)
+		})
+	}
+}
+
+func tupleErrno() error {
+	if runtime.GOOS == "linux" || runtime.GOOS == "android" {
+		return syscall.EADDRNOTAVAIL
+	}
+	return syscall.EADDRINUSE
+}
+
+// ErrTupleInUse is not for other failures that have the same errno.
+func TestDialOtherErrors(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "js" || runtime.GOOS == "wasip1" {
+		t.Skip("package net has no system to dial on here")
+	}
+	remote := peer(t, "tcp4", "127.0.0.1:0")
+	_, err := reuse.Config{}.Dial(t.Context(), "tcp4", "192.0.2.250:0", remote)
+	require.Error(t, err, "not an address of this machine")
+	assert.NotErrorIs(t, err, reuse.ErrTupleInUse)
+	_, err = reuse.Config{}.Dial(t.Context(), "tcp4", "192.0.2.250:4321", remote)
+	require.Error(t, err, "not an address of this machine")
+	assert.NotErrorIs(t, err, reuse.ErrTupleInUse)
+	_, err = reuse.Config{}.Dial(t.Context(), "tcp4", remote, remote)
+	require.Error(t, err, "the listener has the port")
+	assert.NotErrorIs(t, err, reuse.ErrTupleInUse)
+}
+
+// The kernel connects a socket to itself when it is dialed from where it dials to.
+func TestSelfDial(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "js" || runtime.GOOS == "wasip1" {
+		t.Skip("package net has no system to dial on here")
+	}
+	for _, tt := range []struct{ network, local, remote string }{
+		{"tcp4", "127.0.0.1", "127.0.0.1"},
+		{"tcp", "", "127.0.0.1"},
+		{"udp4", "127.0.0.1", "127.0.0.1"},
+		{"udp", "", "127.0.0.1"},
+		{"tcp6", "::1", "::1"},
+		{"udp6", "", "::1"},
+	} {
+		t.Run(tt.network+" "+tt.local, func(t *testing.T) {
+			t.Parallel()
+			needNetwork(t, tt.network)
+			free, err := net.ListenPacket("udp"+tt.network[3:], net.JoinHostPort(tt.remote, "0"))
+			require.NoError(t, err)
+			port := portOf(free.LocalAddr())
+			require.NoError(t, free.Close())
+			for range 2 { // the port is free again at once
+				conn, err := reuse.Config{}.Dial(t.Context(), tt.network, net.JoinHostPort(tt.local, port), net.JoinHostPort(tt.remote, port))
+				if runtime.GOOS == "windows" && !errors.Is(err, reuse.ErrSelfDial) {
+					t.Skipf("Windows does not connect a socket to itself: %v", err)
+				}
+				require.ErrorIs(t, err, reuse.ErrSelfDial)
+				assert.Nil(t, conn)
+				netError(t, "dial", err)
+			}
+		})
+	}
+}
+
+func TestDialRefuses(t *testing.T) {
+	t.Parallel()
+	remote := "127.0.0.1:9"
+	for _, tt := range []struct {
+		name           string
+		c              reuse.Config
+		network, local string
+		option         reuse.Option
+	}{
+		{"PortLB", reuse.Config{PortLB: reuse.On}, "tcp4", "127.0.0.1:0", reuse.PortLB},
+		{"PortLB, UDP", reuse.Config{PortLB: reuse.On}, "udp4", "", reuse.PortLB},
+		{"DeferPort without an address", reuse.Config{DeferPort: reuse.On}, "tcp4", "", reuse.DeferPort},
+		{"DeferPort with a port", reuse.Config{DeferPort: reuse.On}, "tcp4", "127.0.0.1:4321", reuse.DeferPort},
+		{"DeferPort, UDP", reuse.Config{DeferPort: reuse.On}, "udp4", "127.0.0.1:0", reuse.DeferPort},
+	} {
+		conn, err := tt.c.Dial(t.Context(), tt.network, tt.local, remote)
+		assert.Nil(t, conn, tt.name)
+		require.ErrorIs(t, err, errors.ErrUnsupported, tt.name)
+		var oe *reuse.OptionError
+		require.ErrorAs(t, netError(t, "dial", err), &oe, tt.name)
+		assert.Equal(t, tt.option, oe.Option, tt.name)
+	}
+	_, err := reuse.Config{Exclusive: reuse.On}.Dialer(net.Dialer{})
+	switch runtime.GOOS {
+	case "linux", "android", "windows", "solaris", "illumos":
+		assert.NoError(t, err)
+	default: // a socket with SO_REUSEADDR binds beside a connected one
+		assert.ErrorIs(t, err, errors.ErrUnsupported)
+	}
+}
+
+// A Dialer keeps what it was given, and calls its Control functions afterwards as
+// package net would.
+func TestDialerComposes(t *testing.T) {
+	t.Parallel()
+	if reuse.Addr.Supported() != nil {
+		t.Skip("no options here")
+	}
+	remote := peer(t, "tcp4", "127.0.0.1:0")
+	c := reuse.Config{Addr: reuse.On}
+	addrOn := func(rc syscall.RawConn) bool {
+		got, err := reuse.Inspect(rawConn{rc})
+		return assert.NoError(t, err) && got.Addr == reuse.On
+	}
+	type key struct{}
+	var control, controlContext atomic.Int32
+	base := net.Dialer{
+		LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)},
+		Control: func(_, _ string, rc syscall.RawConn) error {
+			assert.True(t, addrOn(rc), "base's Control comes after")
+			control.Add(1)
+			return nil
+		},
+	}
+	d, err := c.Dialer(base)
+	require.NoError(t, err)
+	assert.Equal(t, base.LocalAddr, d.LocalAddr)
+	conn, err := d.DialContext(t.Context(), "tcp4", remote)
+	require.NoError(t, err)
+	discard(conn)
+	assert.EqualValues(t, 1, control.Load())
+
+	base.ControlContext = func(ctx context.Context, _, _ string, rc syscall.RawConn) error {
+		assert.True(t, addrOn(rc), "base's ControlContext comes after")
+		assert.Equal(t, 7, ctx.Value(key{}))
+		controlContext.Add(1)
+		return nil
+	}
+	d, err = c.Dialer(base)
+	require.NoError(t, err)
+	conn, err = d.DialContext(context.WithValue(t.Context(), key{}, 7), "tcp4", remote)
+	require.NoError(t, err)
+	discard(conn)
+	assert.EqualValues(t, 1, controlContext.Load())
+	assert.EqualValues(t, 1, control.Load(), "package net ignores Control where there is a ControlContext")
+
+	base.ControlContext = func(context.Context, string, string, syscall.RawConn) error { return os.ErrPermission }
+	d, err = c.Dialer(base)
+	require.NoError(t, err)
+	_, err = d.DialContext(t.Context(), "tcp4", remote)
+	assert.ErrorIs(t, err, os.ErrPermission)
+}
+
+// rawConn makes a syscall.Conn of what a Control function gets.
+type rawConn struct{ rc syscall.RawConn }
+
+func (r rawConn) SyscallConn() (syscall.RawConn, error) { return r.rc, nil }
+
+// A dual-stack dial calls Control from two goroutines at once.
+func TestDialBothFamilies(t *testing.T) {
+	t.Parallel()
+	if reuse.Addr.Supported() != nil {
+		t.Skip("no options here")
+	}
+	remote := peer(t, "tcp4", "127.0.0.1:0")
+	d, err := reuse.Config{Addr: reuse.On, Port: reuse.Prefer}.Dialer(net.Dialer{FallbackDelay: 1})
+	require.NoError(t, err)
+	for range 20 {
+		conn, err := d.DialContext(t.Context(), "tcp", net.JoinHostPort("localhost", portOf(addr(remote))))
+		require.NoError(t, err)
+		discard(conn)
+	}
+}
+
+// addr is an address as a net.Addr.
+type addr string
+
+func (a addr) Network() string { return "tcp" }
+func (a addr) String() string  { return string(a) }
+
+// A context that has ended does what it does in package net.
+func TestCancelledContext(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var d net.Dialer
+	_, want := d.DialContext(ctx, "tcp4", "127.0.0.1:9")
+	_, got := reuse.Config{Addr: reuse.Prefer}.Dial(ctx, "tcp4", "127.0.0.1:0", "127.0.0.1:9")
+	require.Error(t, want)
+	require.Error(t, got)
+	assert.Equal(t, errors.Unwrap(want), errors.Unwrap(got))
+
+	_, err := reuse.Config{}.Dial(ctx, "tcp", "name.invalid:0", "127.0.0.1:9")
+	assert.Error(t, err)
+	l, err := reuse.Config{Addr: reuse.Prefer}.Listen(ctx, "tcp4", "127.0.0.1:0")
+	require.NoError(t, err, "as in package net: there is no name to resolve")
+	require.NoError(t, l.Close())
+}
