@@ -1,5 +1,3 @@
-//go:build amd64 || arm64 || riscv64 || loong64
-
 package reuse_test
 
 import (
@@ -10,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"strconv"
 	"syscall"
 	"testing"
@@ -22,8 +21,8 @@ import (
 )
 
 // refuse makes the kernel answer setsockopt of SO_REUSEPORT with an errno, for
-// the rest of this process. On the architectures of this file setsockopt is a
-// system call of its own; its second and third arguments are the level and name.
+// the rest of this process. The second and third argument of the system call are
+// the level and the name.
 func refuse(errno syscall.Errno) error {
 	const (
 		number = 0 // offsets in struct seccomp_data, of the lower halves
@@ -124,6 +123,12 @@ func refused(args []string, _ *bufio.Scanner, out io.Writer) error {
 // only if it says that there is no such option.
 func TestKernelRefuses(t *testing.T) {
 	t.Parallel()
+	switch runtime.GOARCH {
+	case "386", "s390x":
+		t.Skip("setsockopt is not a system call of its own here")
+	case "mips", "mips64", "ppc64":
+		t.Skip("the filter is written for little-endian machines")
+	}
 	for _, errno := range []syscall.Errno{unix.ENOPROTOOPT, unix.EOPNOTSUPP, unix.ENOSYS, unix.EPERM, unix.EINVAL, unix.EACCES, unix.EADDRINUSE, unix.ENOMEM} {
 		t.Run(unix.ErrnoName(errno), func(t *testing.T) {
 			t.Parallel()

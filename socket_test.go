@@ -314,6 +314,9 @@ func TestInspectBadInput(t *testing.T) {
 		"nil RawConn":  {rawConner{}, syscall.EINVAL},
 		"failing":      {rawConner{err: io.ErrUnexpectedEOF}, io.ErrUnexpectedEOF},
 	} {
+		if name == "closed" && (runtime.GOOS == "js" || runtime.GOOS == "wasip1") {
+			continue // package net does not tell
+		}
 		c, err := reuse.Inspect(tt.conn)
 		assert.ErrorIs(t, err, tt.want, name)
 		assert.Equal(t, reuse.Config{}, c, name)

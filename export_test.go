@@ -1,0 +1,4 @@
+package reuse
+
+// TupleErrno is what connect says here when the four-tuple exists already.
+const TupleErrno = errTupleInUse
