@@ -1,2 +1,110 @@
-// Package reuse sets the socket options that decide who may share an address.
+// Package reuse sets the socket options that decide who may share an address:
+// SO_REUSEADDR, SO_REUSEPORT, SO_REUSEPORT_LB, SO_EXCLUSIVEADDRUSE, SO_EXCLBIND,
+// IP_BIND_ADDRESS_NO_PORT and SO_REUSE_UNICASTPORT. They mean different things on
+// every system; here one field of a [Config] has one meaning on all of them.
+//
+//	l, err := reuse.Config{PortLB: reuse.On}.Listen(ctx, "tcp4", ":8080")
+//
+// The listeners, packet connections and connections are those of package net.
+// Options are set before the bind, by the Control function of a
+// [net.ListenConfig] or [net.Dialer]; with one of your own, use
+// [Config.ListenConfig] and [Config.Dialer].
+//
+// An option that is On is in force, or the call fails with an [OptionError] that
+// names the option and the system. Nothing is replaced by something similar; to
+// do without an option where it is missing, ask for [Prefer].
+//
+// # When not to use it
+//
+// To restart a server without "address already in use" on a Unix system: package
+// net sets SO_REUSEADDR on its listeners already. On Windows a bind is not blocked
+// by old connections.
+//
+// # What each system has
+//
+//		                    Addr  Port  PortLB  Exclusive  DeferPort
+//		Linux, Android      yes   yes   yes     yes        yes
+//		FreeBSD             yes   yes   (1)     -          -
+//		DragonFly           yes   yes   (2)     -          -
+//		OpenBSD, NetBSD     yes   yes   -       (3)        -
+//		macOS, iOS          yes   yes   -       (3)        -
+//		Solaris             yes   yes   (4)     yes        -
+//		illumos             yes   -     -       yes        -
+//		AIX                 yes   yes   -       -          -
+//		Windows             yes   -     -       yes        yes
+//		js, wasip1, Plan 9  -     -     -       -          -
+//
+//	 1. not for a dual-stack address, as in Listen(ctx, "tcp", ":80")
+//	 2. for IPv4
+//	 3. for a specific address, not for a wildcard one
+//	 4. from Solaris 11.4 on
+//
+// Where a "-" stands, On is an error that [errors.Is] finds as
+// [errors.ErrUnsupported]. The fields of [Config] say which option each one is.
+// How this is known stands with each field of [Config] and below: measured on a
+// running kernel of that version, read in the kernel's source, or the vendor's
+// document. [Option.Supported] asks the running system.
+//
+// # Linux, Android
+//
+// Two binds conflict if their addresses overlap, wildcard or not, unless both
+// sockets have SO_REUSEADDR and the first is not listening, or both have
+// SO_REUSEPORT and belong to one effective user (measured on 5.10, 6.1, 6.12 and
+// 6.18). A dual-stack :: overlaps every IPv4 address. What an option was when the
+// socket was bound is not all that counts: SO_REUSEPORT set on a listening socket
+// lets others in, and clearing it again does not shut them out.
+//
+// A TCP listener of package net is a Multipath TCP listener where the kernel has
+// that. The options work on it alike. If anything fails, package net tries once
+// more with plain TCP, so a Control function runs twice. If both fail, the error of
+// [Config.Listen] has both.
+//
+// SO_REUSEPORT groups are per address: sockets on 127.0.0.1 take all of its
+// connections from sharing ones on 0.0.0.0, and those take IPv4 from a dual-stack
+// :: (measured, 6.18).
+//
+// # FreeBSD
+//
+// A wildcard and a specific address conflict unless the second has SO_REUSEADDR,
+// SO_REUSEPORT or SO_REUSEPORT_LB; the same address conflicts unless both have
+// SO_REUSEPORT or both SO_REUSEPORT_LB. Another user's bind beside a socket is
+// refused, except that on 14.0 it may join a wildcard SO_REUSEPORT_LB group
+// (measured on 14.0). A wildcard group takes the connections of a plain listener on
+// a specific address, so no address is exclusive.
+//
+// In a SO_REUSEPORT_LB group the 257th socket binds and gets nothing, without an
+// error. On 14.0 a TCP socket that is bound but does not listen gets its share too,
+// and refuses it; Listen leaves no time between the two.
+//
+// # OpenBSD, NetBSD, DragonFly, macOS, iOS
+//
+// The rules for one user are FreeBSD's without SO_REUSEPORT_LB (measured on NetBSD
+// 7.99; source: OpenBSD 7.8, DragonFly 5.9, xnu-11417). Only DragonFly spreads
+// connections. A newcomer with SO_REUSEPORT gets every new connection on NetBSD and
+// OpenBSD, and on macOS on a specific address; on a wildcard address the oldest
+// socket keeps them on macOS.
+//
+// # Windows
+//
+// Package net sets nothing on listeners. A listener on a wildcard address may have
+// the traffic of a specific one taken by another socket of the same user, and with
+// SO_REUSEADDR on both, of any: a service sets Exclusive. Where it is in the way of
+// another socket, that one's bind fails with WSAEACCES or WSAEADDRINUSE
+// (Microsoft, "Using SO_REUSEADDR and SO_EXCLUSIVEADDRUSE"). Whether an exclusive
+// port can be bound again while connections of the old listener are open is
+// disputed: Microsoft says no, two measurements say yes.
+//
+// # Solaris, illumos
+//
+// A TCP socket with SO_REUSEADDR may bind beside a wildcard or specific one, but
+// not the same address while another is bound to it; a UDP socket may always. Only
+// the newcomer's option counts, and no user is checked (source: illumos tcp_bindi,
+// udp_do_bind). SO_EXCLBIND on either side forbids all of that, also while
+// connections are open.
+//
+// # AIX, js, wasip1, Plan 9
+//
+// On AIX SO_REUSEPORT gives every connection to the first listener unless
+// the administrator has set soreuseport_lb. js, wasip1 and Plan 9 have no socket
+// options: what is On fails.
 package reuse
