@@ -1,4 +1,6 @@
-//go:build unix && !solaris // whose SO_REUSEPORT has no name in x/sys
+//go:build unix && !solaris
+
+// Solaris has SO_REUSEPORT, but no name for it in x/sys.
 
 package reuse_test
 
