@@ -156,6 +156,14 @@ func Number(n int) string {
 	return s
 }
 
+// Count returns n and what is counted, in the plural unless n is 1.
+func Count(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return Number(n) + " " + noun
+}
+
 // cut returns the beginning of a line, at most columns wide, and the escape
 // sequences of all of it.
 func cut(line string, columns int) string {
