@@ -43,8 +43,8 @@ func table(o Option) entry {
 // udpSharesLate: a bind to port 0 ignores SO_REUSEADDR (illumos, udp_do_bind).
 const udpSharesLate = false
 
-// errTupleInUse is what connect says when the four-tuple exists already
-// (illumos, tcp_connect; not run).
+// errTupleInUse is what connect says when the four-tuple exists already (as on
+// the BSDs; not known for Solaris and illumos).
 const errTupleInUse = unix.EADDRINUSE
 
 // system is the name of this system in package semantics. Solaris 11.4 and later
