@@ -1,0 +1,124 @@
+package group_test
+
+import (
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"example.com/reuse/group"
+)
+
+// answer accepts connections and says one byte on each.
+func answer(l net.Listener) error {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		_, _ = c.Read(make([]byte, 1))
+		_, _ = c.Write([]byte{1})
+		c.Close()
+	}
+}
+
+// ask makes a connection and tells whether it was answered.
+func ask(address string) error {
+	c, err := net.DialTimeout("tcp", address, 5*time.Second)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		_ = c.(*net.TCPConn).SetLinger(0)
+		c.Close()
+	}()
+	if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return err
+	}
+	if _, err := c.Write([]byte{1}); err != nil {
+		return err
+	}
+	_, err = c.Read(make([]byte, 1))
+	return err
+}
+
+// load asks from n clients until stop is called, which returns how many were
+// answered and the errors of those that were not.
+func load(address string, n int) (stop func() (int, []error)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var clients sync.WaitGroup
+	var answered atomic.Int64
+	var mu sync.Mutex
+	var lost []error
+	for range n {
+		clients.Go(func() {
+			for ctx.Err() == nil {
+				if err := ask(address); err != nil {
+					mu.Lock()
+					lost = append(lost, err)
+					mu.Unlock()
+					continue
+				}
+				answered.Add(1)
+			}
+		})
+	}
+	return func() (int, []error) {
+		cancel()
+		clients.Wait()
+		return int(answered.Load()), lost
+	}
+}
+
+type generation struct {
+	g    *group.Group
+	done chan error
+}
+
+func start(t *testing.T, size int, network, address string) *generation {
+	g, err := group.Config{Size: size}.Listen(t.Context(), network, address)
+	require.NoError(t, err)
+	s := &generation{g, make(chan error, 1)}
+	go func() { s.done <- g.Serve(answer) }()
+	return s
+}
+
+// One generation after the other takes over under load, and nothing is lost.
+func TestHandOver(t *testing.T) {
+	for _, tt := range []struct {
+		network, address, target string
+		sizes                    []int
+	}{
+		{"tcp4", "127.0.0.1:0", "127.0.0.1", []int{1}},
+		{"tcp4", "127.0.0.1:0", "127.0.0.1", []int{2}},
+		{"tcp6", "[::1]:0", "::1", []int{1}},
+		{"tcp6", "[::1]:0", "::1", []int{4}},
+		{"tcp", ":0", "127.0.0.1", []int{2, 4, 1}},
+	} {
+		t.Run(tt.network, func(t *testing.T) {
+			s := start(t, tt.sizes[0], tt.network, tt.address)
+			address := s.g.Addr().String()
+			_, port, err := net.SplitHostPort(address)
+			require.NoError(t, err)
+			stop := load(net.JoinHostPort(tt.target, port), 16)
+			for i := range 20 {
+				next := start(t, tt.sizes[i%len(tt.sizes)], tt.network, address)
+				require.NoError(t, next.g.TakeOver(t.Context(), 0))
+				require.NoError(t, s.g.Drain(t.Context()))
+				require.NoError(t, <-s.done)
+				s = next
+			}
+			answered, lost := stop()
+			assert.NotZero(t, answered)
+			assert.Empty(t, lost)
+			t.Log(answered, "answered")
+			require.NoError(t, s.g.Close())
+			require.NoError(t, <-s.done)
+		})
+	}
+}

@@ -1,0 +1,213 @@
+package group
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A lock keeps two processes of one user from changing the members of one address
+// at a time. It is a listening stream socket in the abstract unix namespace, so it
+// is of this network namespace, needs no file, and is gone with its process. Who
+// connects is told what the holder steers to, and reads on until the lock is free.
+//
+// Anybody may bind the name first. Then acquire waits until its context ends.
+type lock struct {
+	l *net.UnixListener
+
+	mu      sync.Mutex
+	status  string
+	waiting []net.Conn
+	done    chan struct{}
+}
+
+// key names the lock of an address: a family and an address, as one socket can
+// bind it.
+func key(ip net.IP, zone string, port int, dual bool) string {
+	family, host := "4", "*"
+	if ip.To4() == nil {
+		family = "6"
+	}
+	switch {
+	case dual:
+		family = "46"
+	case !ip.IsUnspecified():
+		host = ip.String() + zone
+	}
+	return fmt.Sprintf("@example.com/reuse/group %s %s %d %d", family, host, port, os.Geteuid())
+}
+
+// addressKey is the key of the address that Listen binds for a network.
+func addressKey(network string, at *net.TCPAddr) string {
+	ip := at.IP
+	switch network {
+	case "tcp4":
+		if ip == nil {
+			ip = net.IPv4zero
+		}
+	case "tcp6":
+		if ip == nil {
+			ip = net.IPv6unspecified
+		}
+	default:
+		if ip == nil || ip.IsUnspecified() {
+			return key(net.IPv6unspecified, "", at.Port, hasIPv6())
+		}
+	}
+	return key(ip, at.Zone, at.Port, false)
+}
+
+// hasIPv6 tells whether a wildcard listener of network "tcp" is dual-stack.
+func hasIPv6() bool {
+	l, err := net.Listen("tcp", ":0")
+	if err != nil {
+		return true
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).IP.To4() == nil
+}
+
+// acquire waits until the lock is free, or ctx ends.
+func acquire(ctx context.Context, name string) (*lock, error) {
+	for {
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"})
+		if err == nil {
+			k := &lock{l: l, status: "listening", done: make(chan struct{})}
+			go k.serve()
+			return k, nil
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			return nil, err
+		}
+		if err := await(ctx, name); err != nil {
+			return nil, fmt.Errorf("group: waited for another process that holds this address: %w", err)
+		}
+	}
+}
+
+// await returns when the lock may be free.
+func await(ctx context.Context, name string) error {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", name)
+	if err == nil {
+		stop := context.AfterFunc(ctx, func() { c.Close() })
+		for err == nil {
+			_, err = c.Read(make([]byte, 1<<10))
+		}
+		stop()
+		c.Close()
+	}
+	// Free, or somebody's who does not listen or hangs up: not too often, then.
+	return pause(ctx, 2*time.Millisecond)
+}
+
+// serve answers who connects.
+func (k *lock) serve() {
+	defer close(k.done)
+	for {
+		c, err := k.l.Accept()
+		if isClosed(err) {
+			return
+		}
+		if err != nil { // too many open files, say
+			time.Sleep(10 * time.Millisecond)
+			continue
+		}
+		if err := ownPeer(c.(*net.UnixConn)); err != nil {
+			c.Close()
+			continue
+		}
+		k.mu.Lock()
+		k.waiting = append(k.waiting, c)
+		status := k.status
+		k.mu.Unlock()
+		c.SetWriteDeadline(time.Now().Add(time.Second))
+		fmt.Fprintln(c, status)
+	}
+}
+
+// steers lets who asks know which sockets new connections go to.
+func (k *lock) steers(cookies []uint64) {
+	words := []string{"steering"}
+	for _, c := range cookies {
+		words = append(words, strconv.FormatUint(c, 16))
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.status = strings.Join(words, " ")
+}
+
+// release frees the lock. A nil lock is free.
+func (k *lock) release() {
+	if k == nil {
+		return
+	}
+	k.l.Close()
+	<-k.done
+	for _, c := range k.waiting {
+		c.Close()
+	}
+}
+
+// steering asks the holder of a lock where new connections go to. Only a process of
+// this user is believed.
+func steering(ctx context.Context, name string) (cookies []uint64, err error) {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", name)
+	if err != nil {
+		return nil, errNotSteered
+	}
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
+	if err := ownPeer(c.(*net.UnixConn)); err != nil {
+		return nil, err
+	}
+	line, err := bufio.NewReader(c).ReadString('\n')
+	if err != nil {
+		return nil, errNotSteered
+	}
+	words := strings.Fields(line)
+	if len(words) < 2 || words[0] != "steering" {
+		return nil, errNotSteered
+	}
+	for _, w := range words[1:] {
+		cookie, err := strconv.ParseUint(w, 16, 64)
+		if err != nil {
+			return nil, errNotSteered
+		}
+		cookies = append(cookies, cookie)
+	}
+	return cookies, nil
+}
+
+// ownPeer returns an error if the other end is another user's.
+func ownPeer(c *net.UnixConn) error {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var peer *unix.Ucred
+	if cerr := rc.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); cerr != nil {
+		return cerr
+	}
+	if err != nil {
+		return os.NewSyscallError("getsockopt", err)
+	}
+	if int(peer.Uid) != os.Geteuid() {
+		return fmt.Errorf("group: user %d has the lock of this address", peer.Uid)
+	}
+	return nil
+}
+
+var errNotSteered = errors.New("no process has taken over")
