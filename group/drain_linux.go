@@ -26,16 +26,7 @@ const (
 	seldom = 20 * time.Millisecond
 )
 
-// Drain waits for the handshakes under way and until the accept loops, which go on,
-// have emptied what is queued, and closes the group. Accept returns net.ErrClosed
-// then, and Serve nil. A server of net/http is shut down afterwards, when none of
-// its connections is StateNew or StateActive.
-//
-// It returns nil only if a successor has verified that it has taken over, no
-// handshake known before was left, and the queues were empty just before the close.
-// Otherwise the error says why, and how many connections were abandoned. At the end
-// of ctx what is left is abandoned.
-func (g *Group) Drain(ctx context.Context) error {
+func (g *Group) drainAll(ctx context.Context) error {
 	if err := g.begin("drain"); err != nil {
 		return err
 	}
@@ -192,10 +183,7 @@ func (m *member) closeEmpty(ctx context.Context) (int, error) {
 	return n, errors.Join(err, qerr, m.close())
 }
 
-// DrainListener drains and closes a plain TCP listener, such as that of a server
-// whose successor has a Group. Its Accept loop goes on meanwhile. The conditions
-// for a nil error are those of [Group.Drain]. A member of a group is refused.
-func DrainListener(ctx context.Context, l net.Listener) error {
+func drainListener(ctx context.Context, l net.Listener) error {
 	tcp, ok := l.(*net.TCPListener)
 	if !ok || tcp == nil {
 		return fmt.Errorf("group: %w: %T is no *net.TCPListener", errors.ErrUnsupported, l)

@@ -276,6 +276,45 @@ func (g *Group) Close() error {
 	return errors.Join(errs...)
 }
 
+// TakeOver sends the connections whose SYN arrives after its return to the newest
+// listeners of this address, as many as members says; 0 means this group's own. In
+// a generation of several processes each listens, and then exactly one calls
+// TakeOver with the number of all their listeners. Handshakes under way finish
+// where they began.
+//
+// The steering ends by itself when the listeners from before are closed, at the
+// latest after Config.HoldFor. Until then other processes of the same user that
+// listen on this address wait, and so does TakeOver for them, until ctx ends.
+//
+// An error means that nothing is steered. It wraps [errors.ErrUnsupported] on every
+// system but Linux; [net.ErrClosed] after Drain or Close; [os.ErrInvalid] if there
+// are fewer listeners than members, or the group has more.
+func (g *Group) TakeOver(ctx context.Context, members int) error {
+	if members < 0 || members > 0 && members < len(g.listeners) {
+		return fmt.Errorf("group: %w: %d members, and the group has %d listeners", os.ErrInvalid, members, len(g.listeners))
+	}
+	return g.takeOver(ctx, members)
+}
+
+// Drain waits for the handshakes under way and until the accept loops, which go on,
+// have emptied what is queued, and closes the group. Accept returns net.ErrClosed
+// then, and Serve nil. A server of net/http is shut down afterwards, when none of
+// its connections is StateNew or StateActive.
+//
+// It returns nil only if a successor has verified that it has taken over, no
+// handshake known before was left, and the queues were empty just before the close.
+// Otherwise the error says why, and how many connections were abandoned. At the end
+// of ctx what is left is abandoned.
+//
+// On systems other than Linux Drain closes the group, and the error wraps
+// [errors.ErrUnsupported].
+func (g *Group) Drain(ctx context.Context) error { return g.drainAll(ctx) }
+
+// DrainListener drains and closes a plain TCP listener, such as that of a server
+// whose successor has a Group. Its Accept loop goes on meanwhile. The conditions
+// for a nil error are those of [Group.Drain]. A member of a group is refused.
+func DrainListener(ctx context.Context, l net.Listener) error { return drainListener(ctx, l) }
+
 func (g *Group) takeMembers() []*member {
 	g.mu.Lock()
 	defer g.mu.Unlock()

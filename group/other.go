@@ -11,34 +11,24 @@ import (
 	"runtime"
 )
 
-// Other systems: listeners can be opened, served and closed. TakeOver is not
-// written for any of them yet, and without it nothing is promised for Drain.
+// Other systems: listeners can be opened, served and closed. Nothing steers new
+// connections there, and so nothing can be promised for a Drain.
 
-// TakeOver sends new connections to the newest listeners of this address. It is
-// for Linux only so far: here it returns an error that wraps
-// errors.ErrUnsupported, or net.ErrClosed after Drain or Close.
-func (g *Group) TakeOver(_ context.Context, members int) error {
-	if members < 0 || members > 0 && members < len(g.listeners) {
-		return fmt.Errorf("group: %w: %d members, and the group has %d listeners", os.ErrInvalid, members, len(g.listeners))
-	}
+func (g *Group) takeOver(context.Context, int) error {
 	if g.isEnded() {
 		return &net.OpError{Op: "take over", Net: g.network, Addr: g.Addr(), Err: net.ErrClosed}
 	}
 	return unsupported()
 }
 
-// Drain closes the group and returns an error that wraps errors.ErrUnsupported, as
-// connections may be lost.
-func (g *Group) Drain(context.Context) error {
+func (g *Group) drainAll(context.Context) error {
 	if err := g.Close(); err != nil {
 		return err
 	}
 	return unsupported()
 }
 
-// DrainListener closes a plain listener and returns an error that wraps
-// errors.ErrUnsupported, as connections may be lost.
-func DrainListener(_ context.Context, l net.Listener) error {
+func drainListener(_ context.Context, l net.Listener) error {
 	if l == nil {
 		return fmt.Errorf("group: %w: no listener", os.ErrInvalid)
 	}

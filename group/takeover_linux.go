@@ -23,22 +23,7 @@ type hold struct {
 	done   chan struct{} // closed when the goroutine has ended
 }
 
-// TakeOver sends the connections whose SYN arrives after its return to the newest
-// listeners of this address, as many as members says; 0 means this group's own. In
-// a generation of several processes each listens, and then exactly one calls
-// TakeOver with the number of all their listeners. Handshakes under way finish
-// where they began.
-//
-// The steering ends by itself when the listeners from before are closed, at the
-// latest after Config.HoldFor. Until then other processes of the same user that
-// listen on this address wait, and so does TakeOver for them, until ctx ends.
-//
-// An error means that nothing is steered. It wraps errors.ErrUnsupported on systems
-// without a way to do it; net.ErrClosed after Drain or Close.
-func (g *Group) TakeOver(ctx context.Context, members int) error {
-	if members < 0 || members > 0 && members < len(g.listeners) {
-		return fmt.Errorf("group: %w: %d members, and the group has %d listeners", os.ErrInvalid, members, len(g.listeners))
-	}
+func (g *Group) takeOver(ctx context.Context, members int) error {
 	g.turn.Lock()
 	defer g.turn.Unlock()
 	if g.isEnded() {
