@@ -270,9 +270,12 @@ func (s *setup) listensTCP() bool { return !s.dial && strings.HasPrefix(s.networ
 
 // write sets the options of a set to a value, 0 or 1.
 func (s *setup) write(fd uintptr, list options, value int) error {
-	for o := Addr; o <= lastOption; o++ {
+	for o := Addr; list != 0 && o <= lastOption; o++ {
+		if !list.has(o) {
+			continue
+		}
 		e := table(o)
-		if !list.has(o) || e.name == 0 || e.tcpOnly && !strings.HasPrefix(s.network, "tcp") {
+		if e.name == 0 || e.tcpOnly && !strings.HasPrefix(s.network, "tcp") {
 			continue
 		}
 		err := sockopt.Set(fd, e.level, e.name, value)

@@ -38,6 +38,10 @@ func packets(args []string, in *bufio.Scanner, out io.Writer) error {
 		ports := make([]string, n)
 		for i := range ports {
 			p, err := c.ListenPacket(context.Background(), args[1], args[2])
+			if errors.Is(err, syscall.EMFILE) && i > 0 {
+				ports = ports[:i] // some systems allow no more
+				break
+			}
 			if err != nil {
 				return fmt.Errorf("socket %d: %w", i, err)
 			}
@@ -87,13 +91,17 @@ func TestPacketPortZero(t *testing.T) {
 				for _, p := range processes {
 					p.Send(strconv.Itoa(each))
 				}
-				ports := map[string]bool{}
+				ports, sockets := map[string]bool{}, 0
 				for _, p := range processes {
 					for port := range strings.FieldsSeq(p.Receive()) {
 						ports[port] = true
+						sockets++
 					}
 				}
-				assert.Equal(t, 2*each, len(ports), "distinct ports")
+				if runtime.GOOS == "linux" {
+					require.Equal(t, 2*each, sockets)
+				}
+				assert.Equal(t, sockets, len(ports), "distinct ports")
 			})
 		}
 	}
