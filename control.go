@@ -155,10 +155,13 @@ func (s *setup) prepare(fd uintptr) {
 		on &^= e.clears // only Prefer: what is On was refused
 	}
 	if s.late && on&shared != 0 && bindsFirst(s.network, s.address) {
-		if s.err = s.postpone(fd, on&shared, off); s.err != nil {
+		preset, err := s.preset(fd)
+		if err != nil {
+			s.err = err
 			return
 		}
-		on, off = on&^shared, off|shared
+		s.shares = on&shared | preset&^off
+		on, off = on&^shared, off|preset
 	}
 	if s.err = s.write(fd, off, 0); s.err == nil {
 		s.err = s.write(fd, on, 1)
@@ -173,21 +176,18 @@ func bindsFirst(network, address string) bool {
 	return udpSharesLate && strings.HasPrefix(network, "udp") && strings.HasSuffix(address, ":0")
 }
 
-// postpone keeps the sharing options that are to be set for after the bind, with
-// the SO_REUSEADDR that package net has set for a multicast address.
-func (s *setup) postpone(fd uintptr, on, off options) error {
-	s.shares = on
-	if !off.has(Addr) {
-		e := table(Addr)
-		v, err := sockopt.Get(fd, e.level, e.name)
-		if err != nil {
-			return &OptionError{Op: "get", Option: Addr, Err: err}
-		}
-		if v != 0 {
-			s.shares |= set(Addr)
-		}
+// preset returns the sharing option that package net has set, as it does for
+// a multicast address: SO_REUSEADDR.
+func (s *setup) preset(fd uintptr) (options, error) {
+	e := table(Addr)
+	v, err := sockopt.Get(fd, e.level, e.name)
+	if err != nil {
+		return 0, &OptionError{Op: "get", Option: Addr, Err: err}
 	}
-	return nil
+	if v == 0 {
+		return 0, nil
+	}
+	return set(Addr), nil
 }
 
 // share sets on a bound socket what was kept for after the bind.

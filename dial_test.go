@@ -77,6 +77,12 @@ func TestDialOtherErrors(t *testing.T) {
 	_, err = reuse.Config{}.Dial(t.Context(), "tcp4", "192.0.2.250:4321", remote)
 	require.Error(t, err, "not an address of this machine")
 	assert.NotErrorIs(t, err, reuse.ErrTupleInUse)
+	nobody, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, nobody.Close())
+	_, err = reuse.Config{}.Dial(t.Context(), "tcp4", nobody.Addr().String(), "127.0.0.1:1")
+	require.Error(t, err, "nobody listens there")
+	assert.NotErrorIs(t, err, reuse.ErrTupleInUse)
 	_, err = reuse.Config{}.Dial(t.Context(), "tcp4", remote, remote)
 	require.Error(t, err, "the listener has the port")
 	assert.NotErrorIs(t, err, reuse.ErrTupleInUse)
@@ -154,6 +160,9 @@ func TestDialRefuses(t *testing.T) {
 		var oe *reuse.OptionError
 		require.ErrorAs(t, netError(t, "dial", err), &oe, tt.name)
 		assert.Equal(t, tt.option, oe.Option, tt.name)
+		if tt.option == reuse.PortLB && reuse.PortLB.Supported() == nil {
+			assert.Contains(t, err.Error(), "use Port", tt.name)
+		}
 	}
 	_, err := reuse.Config{Exclusive: reuse.On}.Dialer(net.Dialer{})
 	switch runtime.GOOS {

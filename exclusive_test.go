@@ -198,3 +198,26 @@ func TestExclusiveMulticast(t *testing.T) {
 	}
 	assert.NotEqual(t, reuse.On, got.Port)
 }
+
+// Whatever shares is taken away, also what somebody else has set before.
+func TestExclusiveClears(t *testing.T) {
+	t.Parallel()
+	needPort(t)
+	if reuse.Exclusive.Supported() != nil {
+		t.Skip("not here")
+	}
+	lc := net.ListenConfig{Control: func(network, address string, rc syscall.RawConn) error {
+		if err := (reuse.Config{Port: reuse.On}).Control(network, address, rc); err != nil {
+			return err
+		}
+		return reuse.Config{Exclusive: reuse.On}.Control(network, address, rc)
+	}}
+	l, err := lc.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	got, err := reuse.Inspect(l.(syscall.Conn))
+	require.NoError(t, err)
+	if runtime.GOOS != "solaris" { // whose SO_EXCLBIND is stronger
+		assert.Equal(t, reuse.Off, got.Port)
+	}
+}

@@ -23,8 +23,9 @@ import (
 // happens when the kernel says no.
 
 var systemChildren = map[string]testproc.Child{
-	"starved": starved,
-	"refused": refused,
+	"starved":  starved,
+	"refused":  refused,
+	"filtered": filtered,
 }
 
 // sockoptOf reads an option without the package under test.
@@ -73,6 +74,19 @@ func TestInspectAgainstKernel(t *testing.T) {
 		}
 		discard(s.(io.Closer))
 	}
+}
+
+func TestInspectNoSocket(t *testing.T) {
+	t.Parallel()
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer r.Close()
+	defer w.Close()
+	c, err := reuse.Inspect(r)
+	assert.ErrorIs(t, err, unix.ENOTSOCK)
+	var oe *reuse.OptionError
+	assert.ErrorAs(t, err, &oe)
+	assert.Equal(t, reuse.Config{}, c)
 }
 
 func isMPTCP(t testing.TB, l net.Listener) bool {

@@ -220,6 +220,8 @@ func TestUnixNetworks(t *testing.T) {
 		for _, s := range []reuse.Setting{reuse.Default, reuse.Off, reuse.Prefer} {
 			l, err := with(o, s).Listen(t.Context(), "unix", path)
 			require.NoError(t, err, "%v %v", o, s)
+			_, err = reuse.Inspect(l.(syscall.Conn))
+			assert.NoError(t, err)
 			conn, err := with(o, s).Dial(t.Context(), "unix", "", path)
 			require.NoError(t, err, "%v %v", o, s)
 			conn.Close()
@@ -238,8 +240,11 @@ func TestIPNetworks(t *testing.T) {
 		}
 		err := with(o, reuse.On).Control("ip4:icmp", "127.0.0.1", noDescriptor{})
 		assert.ErrorIs(t, err, errors.ErrUnsupported, "%v", o)
-		err = with(o, reuse.On).Control("telegraph", "127.0.0.1:1", noDescriptor{})
-		assert.Error(t, err, "%v", o)
+		for _, s := range []reuse.Setting{reuse.On, reuse.Prefer} {
+			err = with(o, s).Control("telegraph", "127.0.0.1:1", noDescriptor{})
+			var unknown net.UnknownNetworkError
+			assert.ErrorAs(t, err, &unknown, "%v %v", o, s)
+		}
 	}
 }
 

@@ -20,10 +20,10 @@ import (
 	"example.com/reuse/internal/testproc"
 )
 
-// refuse makes the kernel answer setsockopt of SO_REUSEPORT with an errno, for
-// the rest of this process. The second and third argument of the system call are
-// the level and the name.
-func refuse(errno syscall.Errno) error {
+// refuse makes the kernel answer a system call with an errno, for the rest of this
+// process: setsockopt of SO_REUSEPORT, whose second and third argument are the level
+// and the name, or another call whatever its arguments are.
+func refuse(call int, errno syscall.Errno) error {
 	const (
 		number = 0 // offsets in struct seccomp_data, of the lower halves
 		level  = 24
@@ -39,11 +39,14 @@ func refuse(errno syscall.Errno) error {
 		return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: k}
 	}
 	program := []unix.SockFilter{
-		load(number), unless(unix.SYS_SETSOCKOPT, 5),
+		load(number), unless(call, 5),
 		load(level), unless(unix.SOL_SOCKET, 3),
 		load(name), unless(unix.SO_REUSEPORT, 1),
 		ret(unix.SECCOMP_RET_ERRNO | uint32(errno)),
 		ret(unix.SECCOMP_RET_ALLOW),
+	}
+	if call != unix.SYS_SETSOCKOPT { // whatever its arguments
+		program = append(append(program[:1:1], unless(call, 1)), program[6:]...)
 	}
 	fprog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
@@ -65,7 +68,7 @@ func refused(args []string, _ *bufio.Scanner, out io.Writer) error {
 	}
 	errno := syscall.Errno(n)
 	unsupported := errno == unix.ENOPROTOOPT || errno == unix.EOPNOTSUPP || errno == unix.ENOSYS
-	if err := refuse(errno); err != nil {
+	if err := refuse(unix.SYS_SETSOCKOPT, errno); err != nil {
 		fmt.Fprintln(out, "skip:", err)
 		return nil
 	}
@@ -119,16 +122,35 @@ func refused(args []string, _ *bufio.Scanner, out io.Writer) error {
 	return nil
 }
 
+// filtered is a child that gets no socket, with an errno that would otherwise mean
+// that something is not supported.
+func filtered(_ []string, _ *bufio.Scanner, out io.Writer) error {
+	if err := refuse(unix.SYS_SOCKET, unix.ENOSYS); err != nil {
+		fmt.Fprintln(out, "skip:", err)
+		return nil
+	}
+	fmt.Fprintln(out, "refusing")
+	err := reuse.Port.Supported()
+	if !errors.Is(err, unix.ENOSYS) || errors.Is(err, errors.ErrUnsupported) {
+		return fmt.Errorf("without a socket: %v", err)
+	}
+	return nil
+}
+
+// A probe that got no socket tells nothing, whatever the errno.
+func TestSupportedWithoutSocket(t *testing.T) {
+	t.Parallel()
+	needFilter(t)
+	if answer := testproc.Start(t, "filtered").Receive(); answer != "refusing" {
+		t.Skip(answer)
+	}
+}
+
 // What the kernel says to setsockopt is found in the error, and Prefer forgives it
 // only if it says that there is no such option.
 func TestKernelRefuses(t *testing.T) {
 	t.Parallel()
-	switch runtime.GOARCH {
-	case "386", "s390x":
-		t.Skip("setsockopt is not a system call of its own here")
-	case "mips", "mips64", "ppc64":
-		t.Skip("the filter is written for little-endian machines")
-	}
+	needFilter(t)
 	for _, errno := range []syscall.Errno{unix.ENOPROTOOPT, unix.EOPNOTSUPP, unix.ENOSYS, unix.EPERM, unix.EINVAL, unix.EACCES, unix.EADDRINUSE, unix.ENOMEM} {
 		t.Run(unix.ErrnoName(errno), func(t *testing.T) {
 			t.Parallel()
@@ -137,5 +159,15 @@ func TestKernelRefuses(t *testing.T) {
 				t.Skip(answer)
 			}
 		})
+	}
+}
+
+// needFilter skips a test where the filters of this file do not fit.
+func needFilter(t testing.TB) {
+	switch runtime.GOARCH {
+	case "386", "s390x":
+		t.Skip("setsockopt is not a system call of its own here")
+	case "mips", "mips64", "ppc64":
+		t.Skip("the filter is written for little-endian machines")
 	}
 }
