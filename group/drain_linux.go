@@ -31,13 +31,16 @@ func (g *Group) drainAll(ctx context.Context) error {
 		return err
 	}
 	g.stopHolding()
-	g.turn.Lock()
-	defer g.turn.Unlock()
+	g.takeTurn()
+	defer g.endTurn()
 	members := g.allMembers()
+	if len(members) == 0 {
+		return g.closedError("drain")
+	}
 	reasons := g.drain(ctx, members)
-	g.takeMembers()
-	g.end(members)
-	for _, m := range members {
+	members, left := g.takeMembers()
+	g.end(members, left)
+	for _, m := range append(members, left...) {
 		if n := m.abandoned.Load(); n > 0 {
 			reasons.add(int(n), "not taken by Accept")
 		}
@@ -48,12 +51,8 @@ func (g *Group) drainAll(ctx context.Context) error {
 
 // drain empties and closes members of one address.
 func (g *Group) drain(ctx context.Context, members []*member) (r reasons) {
-	if len(members) == 0 {
-		return
-	}
-	first := members[0]
 	if err := g.detachHold(); err != nil {
-		r.add(0, err.Error())
+		r.addError(0, err)
 	}
 	successor, err := steering(ctx, g.key())
 	if g.hold != nil {
@@ -65,33 +64,56 @@ func (g *Group) drain(ctx context.Context, members []*member) (r reasons) {
 		}
 	}
 	if err != nil {
-		r.add(0, err.Error())
+		r.addError(0, err)
 		// Nobody else serves, or anybody: new connections are to find no listener.
 		for _, m := range members {
 			if err := blind(m.l); err != nil {
-				r.add(0, err.Error())
+				r.addError(0, err)
 			}
 		}
 	}
-	wait := g.config.Handshake
-	if s, err := deferred(first.l); err == nil {
-		wait += time.Duration(s) * time.Second
-	}
-	if n, err := handshakes(ctx, first.l, wait); err != nil {
-		r.add(n, err.Error())
+	first := members[0]
+	if n, err := handshakes(ctx, first.l, g.patience(first.l)); err != nil {
+		r.addError(n, err)
 	} else if n > 0 {
 		r.add(n, "handshakes not finished")
 	}
-	n, err := g.empty(ctx, members)
-	if err != nil {
-		r.add(n, err.Error())
+	g.mu.Lock()
+	left := slices.Clone(g.left)
+	g.mu.Unlock()
+	if err := empty(ctx, func() (bool, uint64, error) {
+		accepts := uint64(0)
+		for _, m := range left {
+			if m.held.Load() > 0 {
+				return false, 0, nil
+			}
+		}
+		for _, m := range members {
+			n, err := queued(m.l)
+			if err != nil || n > 0 || m.held.Load() > 0 {
+				return false, 0, err
+			}
+			accepts += m.accepts.Load()
+		}
+		return true, accepts, nil
+	}); err != nil {
+		r.addError(0, err) // what is left is counted when it is closed
 	}
 	for _, m := range members {
 		if n, err := m.closeEmpty(ctx); err != nil {
-			r.add(n, err.Error())
+			r.addError(n, err)
 		}
 	}
 	return r
+}
+
+// patience is how long a handshake may take.
+func (g *Group) patience(l *net.TCPListener) time.Duration {
+	wait := g.config.Handshake
+	if s, err := deferred(l); err == nil {
+		wait += time.Duration(s) * time.Second
+	}
+	return wait
 }
 
 // handshakes waits until the handshakes that it finds under way are finished, and
@@ -138,33 +160,25 @@ func handshakes(ctx context.Context, l *net.TCPListener, patience time.Duration)
 	return len(waiting), nil
 }
 
-// empty waits until the members' queues are empty and quiet. It returns how many
-// connections are left if ctx ends before.
-func (g *Group) empty(ctx context.Context, members []*member) (int, error) {
+// empty waits until look has said for some time that the queues are empty, and that
+// nothing more has been accepted.
+func empty(ctx context.Context, look func() (empty bool, accepts uint64, err error)) error {
 	if err := pause(ctx, settled); err != nil {
-		return 0, err
+		return err
 	}
 	var accepts uint64
 	for since := time.Now(); ; {
-		left, sum := 0, uint64(0)
-		for _, m := range members {
-			n, err := queued(m.l)
-			if err != nil {
-				return left, err
-			}
-			left += n
-			if m.holding.Load() {
-				left++
-			}
-			sum += m.accepts.Load()
+		empty, sum, err := look()
+		if err != nil {
+			return err
 		}
-		if left > 0 || sum != accepts {
+		if !empty || sum != accepts {
 			accepts, since = sum, time.Now()
 		} else if time.Since(since) >= quiet {
-			return 0, nil
+			return nil
 		}
 		if err := pause(ctx, time.Millisecond); err != nil {
-			return left, err
+			return err
 		}
 	}
 }
@@ -204,9 +218,9 @@ func drainListener(ctx context.Context, l net.Listener) error {
 		}
 	}
 	if err != nil {
-		r.add(0, err.Error())
+		r.addError(0, err)
 		if err := blind(tcp); err != nil {
-			r.add(0, err.Error())
+			r.addError(0, err)
 		}
 	}
 	wait := 3 * time.Second
@@ -214,7 +228,7 @@ func drainListener(ctx context.Context, l net.Listener) error {
 		wait += time.Duration(s) * time.Second
 	}
 	if n, err := handshakes(ctx, tcp, wait); err != nil {
-		r.add(n, err.Error())
+		r.addError(n, err)
 	} else if n > 0 {
 		r.add(n, "handshakes not finished")
 	}
@@ -228,18 +242,18 @@ func drainListener(ctx context.Context, l net.Listener) error {
 			since = time.Now()
 		}
 		if err := pause(ctx, time.Millisecond); err != nil {
-			r.add(left, err.Error())
+			r.addError(left, err)
 			break
 		}
 	}
 	if err := blind(tcp); err != nil {
-		r.add(0, err.Error())
+		r.addError(0, err)
 	}
 	if n, err := queued(tcp); err == nil && n > left {
 		r.add(n-left, "in the queue when it closed")
 	}
 	if err := tcp.Close(); err != nil {
-		r.add(0, err.Error())
+		r.addError(0, err)
 	}
 	return r.err()
 }
@@ -247,12 +261,14 @@ func drainListener(ctx context.Context, l net.Listener) error {
 // reasons why a drain may have lost something.
 type reasons struct {
 	abandoned int
-	why       []string
+	why       []error
 }
 
-func (r *reasons) add(n int, why string) {
+func (r *reasons) add(n int, why string) { r.addError(n, errors.New(why)) }
+
+func (r *reasons) addError(n int, why error) {
 	r.abandoned += n
-	if !slices.Contains(r.why, why) {
+	if !slices.ContainsFunc(r.why, func(err error) bool { return err.Error() == why.Error() }) {
 		r.why = append(r.why, why)
 	}
 }
@@ -261,8 +277,21 @@ func (r *reasons) err() error {
 	if len(r.why) == 0 {
 		return nil
 	}
-	return fmt.Errorf("group: drained, but %d connections abandoned: %s", r.abandoned, strings.Join(r.why, "; "))
+	return &drainError{*r}
 }
+
+// A drainError wraps all of the reasons.
+type drainError struct{ reasons }
+
+func (e *drainError) Error() string {
+	words := make([]string, len(e.why))
+	for i, err := range e.why {
+		words[i] = strings.ReplaceAll(err.Error(), "\n", "; ")
+	}
+	return fmt.Sprintf("group: drained, but %d connections abandoned: %s", e.abandoned, strings.Join(words, "; "))
+}
+
+func (e *drainError) Unwrap() []error { return e.why }
 
 // families are those of the connections that a listener on an address may get.
 func families(a netip.Addr) []uint8 {

@@ -41,6 +41,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -100,12 +101,17 @@ type Group struct {
 	network   string
 	listeners []*listener
 
-	turn sync.Mutex // one TakeOver, Drain or Close at a time
+	turn   chan struct{}   // one TakeOver, Drain or Close at a time
+	ended  context.Context // is done when Drain or Close has begun
+	finish context.CancelFunc
+	shut   context.Context // is done then, and when all listeners are closed
+	close  context.CancelFunc
 
 	mu      sync.Mutex
 	members []*member // the kernel's sockets: one for each listener, and spares
-	ended   bool      // Drain or Close has begun
+	left    []*member // spares that are closed and may have a connection in hand
 	hold    *hold     // what TakeOver has still to undo
+	failed  error     // or could not undo
 	probes  probes
 }
 
@@ -133,8 +139,14 @@ func (c Config) Listen(ctx context.Context, network, address string) (*Group, er
 	}
 	lc.SetMultipathTCP(false)
 
-	g := &Group{config: c, network: network}
+	g := &Group{config: c, network: network, turn: make(chan struct{}, 1)}
+	g.ended, g.finish = context.WithCancel(context.Background())
+	g.shut, g.close = context.WithCancel(g.ended)
+	if err := ctx.Err(); err != nil { // net would not look at it
+		return nil, listenError(network, err)
+	}
 	if err := g.open(ctx, &lc, address); err != nil {
+		g.finish()
 		g.closeMembers()
 		return nil, err
 	}
@@ -215,10 +227,12 @@ func (g *Group) Listeners() []net.Listener {
 // Serve calls serve once for each listener, as with http.Server.Serve, and returns
 // when all calls have. It returns nil if that is because of Drain or Close. If
 // a call ends before, its listener would still get its share of the connections:
-// the group is closed then, and Serve returns that call's error.
+// the group is closed then, and Serve returns that call's error. If a call ends
+// because its listener was closed, the others go on, and Serve returns that call's
+// error when they have ended, too.
 func (g *Group) Serve(serve func(net.Listener) error) error {
 	if g.isEnded() {
-		return &net.OpError{Op: "accept", Net: g.network, Addr: g.Addr(), Err: net.ErrClosed}
+		return g.closedError("accept")
 	}
 	var calls sync.WaitGroup
 	var first error
@@ -233,30 +247,37 @@ func (g *Group) Serve(serve func(net.Listener) error) error {
 				if first = err; first == nil {
 					first = errors.New("group: a call of serve ended, and its listener with it")
 				}
-				g.Close()
 			})
+			if !l.isEnded() {
+				g.Close()
+			}
 		})
 	}
 	calls.Wait()
 	return first
 }
 
-func (g *Group) isEnded() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.ended
+func (g *Group) isEnded() bool { return g.ended.Err() != nil }
+
+func (g *Group) closedError(op string) error {
+	return &net.OpError{Op: op, Net: g.network, Addr: g.Addr(), Err: net.ErrClosed}
 }
 
-// begin marks the group as ended; it fails if it was.
+// begin marks the group as ended; it fails if it was. A TakeOver under way fails.
 func (g *Group) begin(op string) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.ended {
-		return &net.OpError{Op: op, Net: g.network, Addr: g.Addr(), Err: net.ErrClosed}
+	if g.isEnded() {
+		return g.closedError(op)
 	}
-	g.ended = true
+	g.finish()
 	return nil
 }
+
+// takeTurn waits until no TakeOver, Drain or Close is under way.
+func (g *Group) takeTurn() { g.turn <- struct{}{} }
+
+func (g *Group) endTurn() { <-g.turn }
 
 // Close closes the group at once. What is queued is lost.
 func (g *Group) Close() error {
@@ -264,16 +285,9 @@ func (g *Group) Close() error {
 		return err
 	}
 	g.stopHolding()
-	g.turn.Lock()
-	defer g.turn.Unlock()
-	errs := []error{g.detachHold()}
-	members := g.takeMembers()
-	for _, m := range members {
-		errs = append(errs, m.close())
-	}
-	g.end(members)
-	g.releaseHold()
-	return errors.Join(errs...)
+	g.takeTurn()
+	defer g.endTurn()
+	return g.closeAll()
 }
 
 // TakeOver sends the connections whose SYN arrives after its return to the newest
@@ -315,21 +329,42 @@ func (g *Group) Drain(ctx context.Context) error { return g.drainAll(ctx) }
 // for a nil error are those of [Group.Drain]. A member of a group is refused.
 func DrainListener(ctx context.Context, l net.Listener) error { return drainListener(ctx, l) }
 
-func (g *Group) takeMembers() []*member {
+// closeAll closes what is open, and undoes what TakeOver has left.
+func (g *Group) closeAll() error {
+	errs := []error{g.detachHold()}
+	members, left := g.takeMembers()
+	for _, m := range members {
+		errs = append(errs, m.close())
+	}
+	g.end(members, left)
+	g.releaseHold()
+	return errors.Join(errs...)
+}
+
+func (g *Group) takeMembers() (members, left []*member) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	list := g.members
-	g.members = nil
-	return list
+	members, left = g.members, g.left
+	g.members, g.left = nil, nil
+	return members, left
+}
+
+func (g *Group) allMembers() []*member {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.members)
 }
 
 // end makes Accept return net.ErrClosed, and waits for the members' goroutines. The
 // members are closed already.
-func (g *Group) end(members []*member) {
+func (g *Group) end(members, left []*member) {
 	for _, l := range g.listeners {
 		l.end()
 	}
 	for _, m := range members {
+		<-m.done
+	}
+	for _, m := range left {
 		<-m.done
 	}
 }

@@ -3,6 +3,7 @@ package group
 import (
 	"errors"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -50,43 +51,55 @@ func (l *listener) Close() error { return l.g.closeListener(l) }
 // end makes Accept fail.
 func (l *listener) end() { l.endOnce.Do(func() { close(l.ended) }) }
 
-// closeListener waits until no TakeOver, Drain or Close of the group is under way.
-func (g *Group) closeListener(l *listener) error {
+func (l *listener) isEnded() bool {
 	select {
-	case <-l.ended: // closed, or drained
-		return &net.OpError{Op: "close", Net: "tcp", Addr: l.Addr(), Err: net.ErrClosed}
+	case <-l.ended:
+		return true
 	default:
+		return false
 	}
-	g.turn.Lock()
-	defer g.turn.Unlock()
+}
+
+// closeListener waits until no TakeOver, Drain or Close of the group is under way.
+// Accept fails at once: whatever is under way must not wait for it.
+func (g *Group) closeListener(l *listener) error {
+	first := false
+	l.endOnce.Do(func() { close(l.ended); first = true })
+	if !first { // closed, or drained
+		return &net.OpError{Op: "close", Net: "tcp", Addr: l.Addr(), Err: net.ErrClosed}
+	}
+	if g.openListener() == nil {
+		g.close()
+		g.stopHolding() // before the turn, which it may have
+	}
+	g.takeTurn()
+	defer g.endTurn()
+	if g.openListener() == nil {
+		return g.closeAll()
+	}
+	g.standIn(l)
 	g.mu.Lock()
-	var mine []*member
-	others := g.members[:0:0]
-	for _, m := range g.members {
-		if m.to == l {
-			mine = append(mine, m)
-		} else {
-			others = append(others, m)
-		}
-	}
-	g.members = others
+	g.members = slices.DeleteFunc(g.members, func(m *member) bool { return m == l.member })
 	g.mu.Unlock()
-	var err error
-	for _, m := range mine {
-		if e := m.close(); err == nil {
-			err = e
-		}
-	}
-	l.end()
-	for _, m := range mine {
-		<-m.done
-	}
+	err := l.member.close()
+	<-l.member.done
 	return err
 }
 
+// openListener returns a listener that is not closed, nil if there is none.
+func (g *Group) openListener() *listener {
+	for _, l := range g.listeners {
+		if !l.isEnded() {
+			return l
+		}
+	}
+	return nil
+}
+
 // A member is one of the kernel's sockets, and the goroutine that accepts on it.
-// It accepts at most one connection ahead of the user. It ends when the socket is
-// closed.
+// It accepts at most one connection ahead of the user, but while the group connects
+// to itself, it must not keep those connections waiting behind others. It ends when
+// the socket is closed and what it has accepted is the user's.
 type member struct {
 	l      *net.TCPListener
 	to     *listener
@@ -95,7 +108,7 @@ type member struct {
 
 	accepts   atomic.Uint64 // connections accepted so far
 	abandoned atomic.Uint64 // and not taken by the user
-	holding   atomic.Bool   // one waits for the user
+	held      atomic.Int64  // and not yet taken
 	done      chan struct{} // closed when the goroutine has ended
 }
 
@@ -120,37 +133,57 @@ func isClosed(err error) bool { return errors.Is(err, net.ErrClosed) }
 // pump passes on what the socket accepts, but for the group's own probes.
 func (m *member) pump(probes *probes) {
 	defer close(m.done)
+	var ahead sync.WaitGroup
+	defer ahead.Wait()
 	for {
-		m.holding.Store(false)
 		conn, err := m.l.AcceptTCP()
-		if err == nil {
-			m.holding.Store(true)
+		switch {
+		case isClosed(err):
+			return
+		case err != nil: // too many open files, say: the user decides
+			if !m.pass(result{err: err}) {
+				return
+			}
+		default:
+			m.held.Add(1)
 			m.accepts.Add(1)
 			if probes.swallow(conn, m) {
+				m.held.Add(-1)
 				continue
 			}
-			if m.pass(result{conn: conn}) {
-				continue
+			select {
+			case m.to.accepted <- result{conn: conn}:
+				m.held.Add(-1)
+			case <-probes.begun():
+				ahead.Go(func() { m.deliver(conn) })
+			case <-m.to.ended:
+				m.deliver(conn)
 			}
-			m.abandoned.Add(1)
-			conn.Close()
-			continue // until the socket is closed
-		}
-		if isClosed(err) {
-			return
-		}
-		if !m.pass(result{err: err}) { // too many open files, say: the user decides
-			return
 		}
 	}
 }
 
-// pass waits until the user accepts.
-func (m *member) pass(r result) bool {
-	select {
-	case m.to.accepted <- r:
-		return true
-	case <-m.to.ended:
-		return false
+// deliver waits until the user takes a connection.
+func (m *member) deliver(conn net.Conn) {
+	defer m.held.Add(-1)
+	if !m.pass(result{conn: conn}) {
+		m.abandoned.Add(1)
+		conn.Close()
 	}
+}
+
+// pass waits until the user accepts. What a spare has goes to another listener if
+// its own is closed.
+func (m *member) pass(r result) bool {
+	for to := m.to; to != nil; to = m.to.g.openListener() {
+		select {
+		case to.accepted <- r:
+			return true
+		case <-to.ended:
+		}
+		if !m.spare {
+			break
+		}
+	}
+	return false
 }

@@ -42,7 +42,15 @@ func key(ip net.IP, zone string, port int, dual bool) string {
 	case dual:
 		family = "46"
 	case !ip.IsUnspecified():
-		host = ip.String() + zone
+		host = ip.String()
+		if zone != "" { // a name or a number
+			host += "%" + zone
+			if n, err := strconv.Atoi(zone); err == nil {
+				if i, err := net.InterfaceByIndex(n); err == nil {
+					host = ip.String() + "%" + i.Name
+				}
+			}
+		}
 	}
 	return fmt.Sprintf("@example.com/reuse/group %s %s %d %d", family, host, port, os.Geteuid())
 }
@@ -80,6 +88,9 @@ func hasIPv6() bool {
 // acquire waits until the lock is free, or ctx ends.
 func acquire(ctx context.Context, name string) (*lock, error) {
 	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"})
 		if err == nil {
 			k := &lock{l: l, status: "listening", done: make(chan struct{})}

@@ -49,6 +49,7 @@ type (
 )
 
 func (*probes) swallow(*net.TCPConn, *member) bool   { return false }
+func (*probes) begun() <-chan struct{}               { return nil }
 func (*lock) release()                               {}
 func acquire(context.Context, string) (*lock, error) { return nil, nil }
 func addressKey(string, *net.TCPAddr) string         { return "" }
@@ -58,3 +59,4 @@ func cookieOf(*net.TCPListener) (uint64, error)      { return 0, nil }
 func (g *Group) stopHolding()                        {}
 func (g *Group) releaseHold()                        {}
 func (g *Group) detachHold() error                   { return nil }
+func (g *Group) standIn(*listener)                   {}

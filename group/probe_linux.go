@@ -18,10 +18,12 @@ import (
 // probes are connections of the group to itself that are under way. No user sees
 // one: the member that accepts it swallows it.
 type probes struct {
-	some atomic.Int32
+	some atomic.Int32 // the length of waiting
 
 	mu      sync.Mutex
 	waiting map[netip.AddrPort]chan<- *member
+	running int           // reasons to accept at once
+	rush    chan struct{} // closed while there are any
 }
 
 func (p *probes) add(from netip.AddrPort, got chan<- *member) {
@@ -41,6 +43,38 @@ func (p *probes) remove(from netip.AddrPort) {
 	p.some.Store(int32(len(p.waiting)))
 }
 
+// begin lets the members accept whatever is queued, also if the user does not accept:
+// a user may well call TakeOver first and Serve then, and a probe is behind others.
+func (p *probes) begin() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.running++; p.running == 1 {
+		if p.rush == nil {
+			p.rush = make(chan struct{})
+		}
+		close(p.rush)
+	}
+}
+
+func (p *probes) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.running--; p.running == 0 {
+		p.rush = nil
+	}
+}
+
+// begun returns a channel that is closed as soon as begin has been called, and end
+// has not.
+func (p *probes) begun() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.rush == nil {
+		p.rush = make(chan struct{})
+	}
+	return p.rush
+}
+
 // swallow closes a connection if it is a probe, and tells who accepted it.
 func (p *probes) swallow(conn *net.TCPConn, by *member) bool {
 	if p.some.Load() == 0 {
@@ -50,15 +84,14 @@ func (p *probes) swallow(conn *net.TCPConn, by *member) bool {
 	from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 	p.mu.Lock()
 	got, ok := p.waiting[from]
+	delete(p.waiting, from)
+	p.some.Store(int32(len(p.waiting)))
 	p.mu.Unlock()
 	if !ok {
 		return false
 	}
 	conn.Close() // the other end, which is this process, resets it
-	select {
-	case got <- by:
-	default:
-	}
+	got <- by    // has room
 	return true
 }
 
@@ -67,33 +100,57 @@ func (p *probes) swallow(conn *net.TCPConn, by *member) bool {
 // It returns nil if none of them accepted. If the index is a stranger's, that one
 // sees a connection that says nothing and goes.
 func (g *Group) probe(ctx context.Context, index uint32, base program) (*member, error) {
+	m := g.first()
+	if m == nil {
+		return nil, g.closedError("probe")
+	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
+	g.probes.begin()
+	defer g.probes.end()
 	got := make(chan *member, 1)
 	var from netip.AddrPort
+	at := g.target()
 	d := net.Dialer{Control: func(_, _ string, rc syscall.RawConn) error {
 		var err error
 		cerr := rc.Control(func(fd uintptr) {
-			if from, err = bindTo(int(fd), g.target().Addr()); err == nil {
+			if from, err = bindTo(int(fd), at.Addr()); err == nil {
 				g.probes.add(from, got)
-				err = attach(g.listeners[0].member, base.except(from.Port(), index))
+				err = attach(m, base.except(from.Port(), index))
 			}
 		})
 		return errors.Join(cerr, err)
 	}}
 	d.SetMultipathTCP(false)
-	conn, err := d.DialContext(ctx, "tcp", g.target().String())
-	defer g.probes.remove(from)
+	dialed, err := d.DialContext(ctx, "tcp", at.String())
 	if err != nil {
+		if ctx.Err() == nil {
+			g.probes.remove(from)
+		} // else it may be in a queue nevertheless, and is still to be swallowed
 		return nil, fmt.Errorf("group: a probe did not connect: %w", err)
 	}
+	conn := dialed.(*net.TCPConn)
 	defer conn.Close()
-	_ = conn.(*net.TCPConn).SetLinger(0)
-	if _, err := conn.Write([]byte{0}); err != nil && !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EPIPE) {
+	_ = conn.SetLinger(0)
+	_, _ = conn.Write([]byte{0}) // fails if it has been swallowed
+	if err := arrived(ctx, conn); err != nil {
 		return nil, err
 	}
-	// It is in a queue now. If it is in one of ours, that will not stay empty, or
-	// is being accepted.
+
+	// It is in a queue now, or accepted. How many does each member have to accept
+	// until it would have come to this one? One may be neither queued nor counted.
+	var ahead []func() (bool, error)
+	for _, m := range g.allMembers() {
+		n, err := queued(m.l)
+		if err != nil {
+			return nil, err
+		}
+		until := m.accepts.Load() + uint64(n) + 1
+		ahead = append(ahead, func() (bool, error) {
+			n, err := queued(m.l)
+			return n > 0 && m.accepts.Load() < until, err
+		})
+	}
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for idle := 0; idle < 20; {
@@ -104,23 +161,54 @@ func (g *Group) probe(ctx context.Context, index uint32, base program) (*member,
 			return nil, fmt.Errorf("group: a probe was not accepted: %w", ctx.Err())
 		case <-tick.C:
 		}
-		idle++
-		for _, m := range g.allMembers() {
-			n, err := queued(m.l)
+		for len(ahead) > 0 {
+			more, err := ahead[0]()
 			if err != nil {
 				return nil, err
 			}
-			if n > 0 || m.holding.Load() {
-				idle = 0
+			if more {
+				break
 			}
+			ahead = ahead[1:]
+		}
+		if len(ahead) == 0 {
+			idle++
 		}
 	}
-	return nil, nil
+	g.probes.remove(from)
+	select {
+	case m := <-got: // meanwhile
+		return m, nil
+	default:
+		return nil, nil
+	}
+}
+
+// arrived waits until the other end's kernel has a connection in its queue, which
+// it has when it acknowledges data.
+func arrived(ctx context.Context, conn *net.TCPConn) error {
+	rc, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	for {
+		var info *unix.TCPInfo
+		cerr := rc.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO) })
+		if err := errors.Join(cerr, os.NewSyscallError("getsockopt", err)); err != nil {
+			return err
+		}
+		if info.Unacked == 0 {
+			return nil
+		}
+		if err := pause(ctx, time.Millisecond); err != nil {
+			return fmt.Errorf("group: a probe did not arrive: %w", err)
+		}
+	}
 }
 
 // target is where the group reaches itself.
 func (g *Group) target() netip.AddrPort {
-	at := g.listeners[0].member.l.Addr().(*net.TCPAddr).AddrPort()
+	at := g.Addr().(*net.TCPAddr).AddrPort()
 	ip := at.Addr().Unmap()
 	switch {
 	case ip.IsUnspecified() && ip.Is4():
@@ -161,10 +249,4 @@ func bindTo(fd int, ip netip.Addr) (netip.AddrPort, error) {
 		return netip.AddrPortFrom(ip, uint16(name.Port)), nil
 	}
 	return netip.AddrPort{}, errors.New("group: a probe has no address")
-}
-
-func (g *Group) allMembers() []*member {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return append([]*member(nil), g.members...)
 }

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,8 +20,9 @@ type program []unix.SockFilter
 const (
 	networkHeader = 0xfff00000         // SKF_NET_OFF
 	random        = 0xfffff000 + 56    // SKF_AD_OFF + SKF_AD_RANDOM
-	maxProgram    = 4096 / 2           // BPF_MAXINSNS is 4096; choose needs two for each
+	maxProgram    = 4096               // BPF_MAXINSNS
 	nobody        = uint32(0xffffffff) // an index that is out of range
+	invisible     = math.MaxInt32      // an interface that does not exist
 )
 
 func stmt(code uint16, k uint32) unix.SockFilter { return unix.SockFilter{Code: code, K: k} }
@@ -36,23 +38,29 @@ func byHash() program { return program{ret(nobody)} }
 
 // choose spreads connections over some indexes at random.
 func choose(indexes []uint32) (program, error) {
-	switch n := uint32(len(indexes)); {
-	case n == 0:
+	n := uint32(len(indexes))
+	if n == 0 {
 		return byHash(), nil
+	}
+	indexes = slices.Sorted(slices.Values(indexes))
+	p := program{
+		stmt(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, random),
+		stmt(unix.BPF_ALU|unix.BPF_MOD|unix.BPF_K, n),
+	}
+	switch {
 	case n == 1:
 		return program{ret(indexes[0])}, nil
-	case n > maxProgram-8:
+	case indexes[n-1]-indexes[0] == n-1: // without a gap
+		return append(p,
+			stmt(unix.BPF_ALU|unix.BPF_ADD|unix.BPF_K, indexes[0]),
+			stmt(unix.BPF_RET|unix.BPF_A, 0)), nil
+	case 2*n > maxProgram-16: // and room for except
 		return nil, fmt.Errorf("group: %w: %d members are too many to steer to", errors.ErrUnsupported, n)
-	default:
-		p := program{
-			stmt(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, random),
-			stmt(unix.BPF_ALU|unix.BPF_MOD|unix.BPF_K, n),
-		}
-		for i, index := range indexes {
-			p = append(p, jump(unix.BPF_JEQ|unix.BPF_K, uint32(i), 0, 1), ret(index))
-		}
-		return append(p, ret(indexes[0])), nil
 	}
+	for i, index := range indexes {
+		p = append(p, jump(unix.BPF_JEQ|unix.BPF_K, uint32(i), 0, 1), ret(index))
+	}
+	return append(p, ret(indexes[0])), nil
 }
 
 // except sends the connections from one port to an index, and the others where p
@@ -99,7 +107,7 @@ func detach(m *member) error {
 // 5.7); before, the listener stays in sight.
 func blind(l *net.TCPListener) error {
 	err := onSocket(l, func(fd int) error {
-		return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, math.MaxInt32))
+		return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, invisible))
 	})
 	if errors.Is(err, unix.ENOPROTOOPT) || errors.Is(err, unix.EPERM) {
 		return nil

@@ -19,26 +19,48 @@ import (
 type hold struct {
 	lock   *lock
 	before []uint64 // the cookies of the listeners from before
+	named  []uint32 // the indexes that the program names
 	cancel context.CancelFunc
 	done   chan struct{} // closed when the goroutine has ended
 }
 
 func (g *Group) takeOver(ctx context.Context, members int) error {
-	g.turn.Lock()
-	defer g.turn.Unlock()
-	if g.isEnded() {
-		return &net.OpError{Op: "take over", Net: g.network, Addr: g.Addr(), Err: net.ErrClosed}
+	select {
+	case g.turn <- struct{}{}:
+		defer g.endTurn()
+	case <-g.shut.Done():
+		return g.closedError("take over")
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if g.shut.Err() != nil {
+		return g.closedError("take over")
+	}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	if g.hold != nil {
 		return nil // already
 	}
+	given := ctx
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(g.shut, cancel)()
+	err := g.lockAndSteer(ctx, members)
+	if err != nil && g.shut.Err() != nil && given.Err() == nil {
+		return g.closedError("take over")
+	}
+	return err
+}
+
+func (g *Group) lockAndSteer(ctx context.Context, members int) error {
 	held, err := acquire(ctx, g.key())
 	if err != nil {
 		return err
 	}
 	h := &hold{lock: held, done: make(chan struct{})}
 	if err := g.steer(ctx, members, h); err != nil {
-		err = errors.Join(err, g.undo())
+		err = errors.Join(err, g.undo(ctx))
 		held.release()
 		return err
 	}
@@ -47,7 +69,7 @@ func (g *Group) takeOver(ctx context.Context, members int) error {
 		return nil
 	}
 	var hctx context.Context
-	hctx, h.cancel = context.WithCancel(context.Background())
+	hctx, h.cancel = context.WithCancel(g.shut)
 	g.mu.Lock()
 	g.hold = h
 	g.mu.Unlock()
@@ -55,7 +77,29 @@ func (g *Group) takeOver(ctx context.Context, members int) error {
 	return nil
 }
 
-func (g *Group) key() string { return listenerKey(g.listeners[0].member.l) }
+func (g *Group) key() string {
+	at := g.Addr().(*net.TCPAddr)
+	return key(at.IP, at.Zone, at.Port, g.network == "tcp" && at.IP.To4() == nil && at.IP.IsUnspecified())
+}
+
+// first returns an open member, through which the kernel's group can be changed.
+func (g *Group) first() *member {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.members) == 0 {
+		return nil
+	}
+	return g.members[0]
+}
+
+// own returns the members that are not spares.
+func (g *Group) own() []*member {
+	return slices.DeleteFunc(g.allMembers(), func(m *member) bool { return m.spare })
+}
+
+func (g *Group) spares() []*member {
+	return slices.DeleteFunc(g.allMembers(), func(m *member) bool { return !m.spare })
+}
 
 // listenerKey is the lock's name for the address of a listener.
 func listenerKey(l *net.TCPListener) string {
@@ -76,9 +120,14 @@ func listenerKey(l *net.TCPListener) string {
 // a spare then, and the program goes on to name the right ones, however and in
 // whatever order they leave.
 func (g *Group) steer(ctx context.Context, members int, h *hold) error {
-	m := g.listeners[0].member
+	m := g.first()
 	if err := detach(m); err != nil { // whoever attached it is gone
 		return err
+	}
+	if len(g.spares()) > 0 { // settling has failed before
+		if err := g.undo(ctx); err != nil {
+			return err
+		}
 	}
 	for range 5 {
 		all, err := g.peers()
@@ -95,17 +144,9 @@ func (g *Group) steer(ctx context.Context, members int, h *hold) error {
 		if err != nil {
 			return err
 		}
-		var newest []uint64
-		h.before = h.before[:0]
-		for i, s := range all {
-			if g.newest(i, members, all) {
-				newest = append(newest, s.Cookie)
-			} else {
-				h.before = append(h.before, s.Cookie)
-			}
-		}
+		newest := g.divide(members, all, h)
 		if len(h.before) == 0 {
-			return g.undo()
+			return detach(m)
 		}
 		base, err := choose(named)
 		if err != nil {
@@ -121,7 +162,7 @@ func (g *Group) steer(ctx context.Context, members int, h *hold) error {
 		// of ours.
 		err = g.verify(ctx, own, base)
 		if errors.Is(err, errMoved) {
-			if err := g.undo(); err != nil {
+			if err := g.undo(ctx); err != nil {
 				return err
 			}
 			continue
@@ -132,10 +173,32 @@ func (g *Group) steer(ctx context.Context, members int, h *hold) error {
 		if err := attach(m, base); err != nil {
 			return err
 		}
+		h.named = named
 		h.lock.steers(newest)
 		return nil
 	}
 	return fmt.Errorf("group: listeners came and went while this one took over: %w", errMoved)
+}
+
+// divide finds the listeners to steer to, and those from before that are to go. Whoever
+// has begun to listen later is a newcomer that waits for this one; if there are
+// only such, they are the ones to be steered away from.
+func (g *Group) divide(members int, all []sockdiag.Socket, h *hold) (newest []uint64) {
+	var later []uint64
+	h.before = nil
+	for i, s := range all {
+		if !g.newest(i, members, all) {
+			later = append(later, s.Cookie)
+			continue
+		}
+		newest = append(newest, s.Cookie)
+		h.before = append(h.before, later...)
+		later = nil
+	}
+	if len(h.before) == 0 {
+		h.before = later
+	}
+	return newest
 }
 
 var errMoved = errors.New("the members have other numbers")
@@ -143,30 +206,26 @@ var errMoved = errors.New("the members have other numbers")
 // peers returns the listeners of the group's address that share with it, its own
 // among them, in the order in which they began to listen.
 func (g *Group) peers() ([]sockdiag.Socket, error) {
-	return peersOf(g.listeners[0].member.l)
-}
-
-func peersOf(l *net.TCPListener) ([]sockdiag.Socket, error) {
-	at := l.Addr().(*net.TCPAddr).AddrPort()
-	family := uint8(unix.AF_INET6)
-	if at.Addr().Unmap().Is4() {
-		family = unix.AF_INET
+	m := g.first()
+	if m == nil {
+		return nil, g.closedError("take over")
 	}
-	cookie, err := cookieOf(l)
-	if err != nil {
-		return nil, err
-	}
+	at := g.Addr().(*net.TCPAddr).AddrPort()
+	family := families(at.Addr())[0]
 	all, err := sockdiag.TCP(family, at.Port(), sockdiag.Listen)
 	if err != nil {
 		return nil, err
 	}
-	me := slices.IndexFunc(all, func(s sockdiag.Socket) bool { return s.Cookie == cookie })
+	me := slices.IndexFunc(all, func(s sockdiag.Socket) bool { return s.Cookie == m.cookie })
 	if me < 0 {
 		return nil, fmt.Errorf("group: sock_diag does not show this process's own listener on %v", at)
 	}
 	mine := all[me]
 	all = slices.DeleteFunc(all, func(s sockdiag.Socket) bool {
-		return s.Local != mine.Local || s.V6Only != mine.V6Only || s.Interface != mine.Interface || s.UID != mine.UID
+		// One that is being drained is out of sight already, and has its number
+		// until it is closed.
+		device := s.Interface == mine.Interface || s.Interface == invisible
+		return s.Local != mine.Local || s.V6Only != mine.V6Only || !device || s.UID != mine.UID
 	})
 	if family == unix.AF_INET { // is listed newest first
 		slices.Reverse(all)
@@ -215,11 +274,11 @@ func (g *Group) indexes(ctx context.Context, members int, all []sockdiag.Socket)
 	switch {
 	case inOrder:
 		return named, own, nil
-	case members > len(g.listeners):
+	case members > len(g.own()):
 		return nil, nil, errors.New("group: a listener has left since this generation began to listen, and the numbers of its other processes cannot be known: let it listen again")
 	}
 	own = nil
-	found, err := g.arrangement(ctx, len(all), byHash())
+	found, err := g.arrangement(ctx, len(all), byHash(), nil)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -228,17 +287,21 @@ func (g *Group) indexes(ctx context.Context, members int, all []sockdiag.Socket)
 			own = append(own, uint32(i))
 		}
 	}
-	if len(own) != len(g.listeners) {
+	if len(own) != len(g.own()) {
 		return nil, nil, errMoved
 	}
 	return own, own, nil
 }
 
-// arrangement asks for the members with the numbers 0 to n-1; strangers are nil.
-func (g *Group) arrangement(ctx context.Context, n int, base program) ([]*member, error) {
+// arrangement asks for the members with the numbers 0 to n-1, but for those that are
+// known; they and strangers are nil.
+func (g *Group) arrangement(ctx context.Context, n int, base program, known []uint32) ([]*member, error) {
 	found := make([]*member, n)
-	for i := range found {
-		m, err := g.probe(ctx, uint32(i), base)
+	for i := range uint32(n) {
+		if slices.Contains(known, i) {
+			continue
+		}
+		m, err := g.probe(ctx, i, base)
 		if err != nil {
 			return nil, err
 		}
@@ -260,7 +323,7 @@ func (g *Group) verify(ctx context.Context, own []uint32, base program) error {
 		}
 		seen[m] = true
 	}
-	if len(seen) != len(g.listeners) {
+	if len(seen) != len(g.own()) {
 		return errMoved
 	}
 	return nil
@@ -273,12 +336,13 @@ func (g *Group) openSpares(ctx context.Context, n int) error {
 		return err
 	}
 	lc.SetMultipathTCP(false)
+	own := g.own()
 	for i := range n {
 		l, err := lc.Listen(ctx, g.network, g.Addr().String())
 		if err != nil {
 			return err
 		}
-		m, err := newMember(l.(*net.TCPListener), g.listeners[i%len(g.listeners)])
+		m, err := newMember(l.(*net.TCPListener), own[i%len(own)].to)
 		if err != nil {
 			l.Close()
 			return err
@@ -292,25 +356,46 @@ func (g *Group) openSpares(ctx context.Context, n int) error {
 	return nil
 }
 
-// undo detaches the program and closes the spares, the newest first: then none of
-// the members that stay gets another number.
-func (g *Group) undo() error {
-	err := detach(g.listeners[0].member)
-	members := g.allMembers()
-	for _, m := range slices.Backward(members) {
-		if m.spare {
-			err = errors.Join(err, g.closeMember(m))
+// undo ends the steering after TakeOver has failed.
+func (g *Group) undo(ctx context.Context) error {
+	if len(g.spares()) > 0 {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.config.Handshake+10*time.Second)
+		defer cancel()
+		if g.closeSpares(ctx, nil) != nil {
+			// They cannot be told from the others. The newest first: none of the members
+			// that stay gets another number then.
+			for _, m := range slices.Backward(g.spares()) {
+				_ = g.closeMember(m)
+			}
 		}
 	}
-	return err
+	return detach(g.first())
 }
 
 // closeMember takes a member out of the group.
 func (g *Group) closeMember(m *member) error {
+	err := m.close()
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.members = slices.DeleteFunc(g.members, func(other *member) bool { return other == m })
-	g.mu.Unlock()
-	return m.close()
+	g.left = slices.DeleteFunc(g.left, func(m *member) bool {
+		select {
+		case <-m.done:
+			return true
+		default:
+			return false
+		}
+	})
+	g.left = append(g.left, m)
+	return err
+}
+
+// standIn prepares for a listener to be closed while the steering goes on: its number
+// goes to a spare then, and as many remain as there are listeners from before.
+func (g *Group) standIn(*listener) {
+	if g.hold != nil {
+		_ = g.openSpares(g.shut, 1) // if not, there may be one too few
+	}
 }
 
 // settleLater waits until the listeners from before are gone, or for HoldFor, and
@@ -334,74 +419,149 @@ func (g *Group) settleLater(ctx context.Context, h *hold) {
 			})
 		}
 	}
-	g.turn.Lock()
-	defer g.turn.Unlock()
-	if g.isEnded() || ctx.Err() != nil {
-		return // Drain or Close does the rest
+	select {
+	case g.turn <- struct{}{}:
+		defer g.endTurn()
+	case <-ctx.Done():
+		return
 	}
-	g.settle(ctx)
+	named := h.named
+	for range 5 {
+		err := g.closeSpares(ctx, named)
+		if ctx.Err() != nil {
+			return // Drain or Close does the rest
+		}
+		if err == nil {
+			break
+		}
+		named = nil // somebody changed the group
+	}
+	// Spares that are left, if that has failed, serve on, which does no harm.
+	if err := detach(g.first()); err != nil {
+		g.mu.Lock()
+		g.failed = fmt.Errorf("group: the steering has not ended: %w", err)
+		g.mu.Unlock()
+	}
 	g.releaseHold()
 }
 
-// settle closes the spares, with a program each time that names only members that
-// the close neither takes nor moves, and detaches it. If it fails, spares that are
-// left serve on, which does no harm.
-func (g *Group) settle(ctx context.Context) error {
-	m := g.listeners[0].member
-	defer detach(m)
-	for {
-		all, err := g.peers()
-		if err != nil {
-			return err
-		}
-		if !slices.ContainsFunc(g.allMembers(), func(m *member) bool { return m.spare }) {
-			return nil
-		}
-		found, err := g.arrangement(ctx, len(all), byHash())
-		if err != nil {
-			return err
-		}
-		last := len(found) - 1
-		leaves := last
-		if found[last] == nil || !found[last].spare {
-			leaves = slices.IndexFunc(found, func(m *member) bool { return m != nil && m.spare })
-		}
-		if leaves < 0 {
-			return errMoved
-		}
-		var listeners, spares []uint32
+// closeSpares closes the spares. named are the indexes of members that new connections
+// may go to, if they are known; if not, they are found out, and meanwhile any may get
+// some. Before each close there is a program that names none of the spares, and not
+// the member that the close moves.
+func (g *Group) closeSpares(ctx context.Context, named []uint32) error {
+	m := g.first()
+	if len(g.spares()) == 0 {
+		return nil
+	}
+	members, err := g.cookies()
+	if err != nil {
+		return err
+	}
+	exposed := named == nil // spares may have handshakes under way
+	base, err := choose(named)
+	if err != nil {
+		return err
+	}
+	found, err := g.arrangement(ctx, len(members), base, named)
+	if err != nil {
+		return err
+	}
+	if named == nil {
 		for i, m := range found {
-			switch {
-			case m == nil || i == leaves || i == last:
-			case m.spare:
-				spares = append(spares, uint32(i))
-			default:
-				listeners = append(listeners, uint32(i))
+			if m != nil && !m.spare {
+				named = append(named, uint32(i))
 			}
 		}
-		if len(listeners) == 0 { // a group of one, about to move
-			listeners = spares
+	}
+	for {
+		spares := g.spares()
+		if len(spares) == 0 {
+			return nil
 		}
-		p, err := choose(listeners)
+		// Who comes or goes changes the numbers.
+		now, err := g.cookies()
 		if err != nil {
 			return err
 		}
-		if len(listeners) == 0 {
-			// The last two. Until the close the last one gets all; then its number
-			// is out of range, and there is only the one to choose.
-			p = program{ret(uint32(last))}
+		if !slices.Equal(members, now) {
+			return errMoved
+		}
+		last := uint32(len(found) - 1)
+		leaves := last
+		if found[last] == nil || !found[last].spare {
+			leaves = uint32(slices.IndexFunc(found, func(m *member) bool { return m != nil && m.spare }))
+		}
+		if int(leaves) >= len(found) || len(named) == 0 {
+			return errMoved
+		}
+		spare := found[leaves]
+		moves := leaves != last && slices.Contains(named, last)
+		stay := slices.DeleteFunc(slices.Clone(named), func(i uint32) bool { return i == last })
+		if len(stay) == 0 {
+			// The only one is about to move. Until then its number is right; then
+			// that is out of range, and for a moment any may get a connection.
+			stay = named
+			exposed = exposed || len(spares) > 1
+		}
+		p, err := choose(stay)
+		if err != nil {
+			return err
 		}
 		if err := attach(m, p); err != nil {
 			return err
 		}
-		spare := found[leaves]
-		if _, err := g.empty(ctx, []*member{spare}); err != nil {
+		if exposed {
+			if _, err := handshakes(ctx, spare.l, g.patience(spare.l)); err != nil {
+				return err
+			}
+			exposed = len(stay) == len(named) && len(stay) == 1 && moves
+		}
+		if err := g.emptyQueue(ctx, spare); err != nil {
 			return err
+		}
+		if m == spare { // not with a listener left
+			return errMoved
 		}
 		if err := g.closeMember(spare); err != nil {
 			return err
 		}
+		members = slices.DeleteFunc(members, func(c uint64) bool { return c == spare.cookie })
+		found[leaves] = found[last]
+		found = found[:last]
+		if moves {
+			named[slices.Index(named, last)] = leaves
+		}
+		if p, err = choose(named); err != nil {
+			return err
+		}
+		if err := attach(m, p); err != nil {
+			return err
+		}
 	}
+}
+
+// cookies returns those of all listeners that share the address.
+func (g *Group) cookies() ([]uint64, error) {
+	all, err := g.peers()
+	if err != nil {
+		return nil, err
+	}
+	cookies := make([]uint64, len(all))
+	for i, s := range all {
+		cookies[i] = s.Cookie
+	}
+	return cookies, nil
+}
+
+// emptyQueue accepts what a spare has in its queue, without waiting for the user.
+func (g *Group) emptyQueue(ctx context.Context, m *member) error {
+	g.probes.begin()
+	defer g.probes.end()
+	return empty(ctx, func() (bool, uint64, error) {
+		n, err := queued(m.l)
+		return n == 0, m.accepts.Load(), err
+	})
 }
 
 // stopHolding ends the goroutine that waits to settle.
@@ -419,12 +579,12 @@ func (g *Group) stopHolding() {
 // itself: whoever remains is to be found again.
 func (g *Group) detachHold() error {
 	g.mu.Lock()
-	h := g.hold
+	held, err := g.hold != nil, g.failed
 	g.mu.Unlock()
-	if h == nil {
-		return nil
+	if m := g.first(); m != nil && (held || err != nil) {
+		return detach(m)
 	}
-	return detach(g.listeners[0].member)
+	return err
 }
 
 // releaseHold frees the lock. The program is detached, or the members closed.
