@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -44,9 +45,10 @@ func Main(m *testing.M, children map[string]Child) {
 
 // A Process is a running child.
 type Process struct {
-	t   testing.TB
-	in  io.WriteCloser
-	out *bufio.Scanner
+	t    testing.TB
+	in   io.WriteCloser
+	out  *bufio.Scanner
+	kill func() error // once
 }
 
 // Start starts a child of this test. It is stopped when the test ends, and its
@@ -63,15 +65,34 @@ func Start(t testing.TB, name string, args ...string) *Process {
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
+	kill := sync.OnceValue(func() error {
+		if err := cmd.Process.Kill(); err != nil {
+			return err
+		}
+		if err := cmd.Wait(); cmd.ProcessState == nil || cmd.ProcessState.Exited() {
+			return fmt.Errorf("child %s ended by itself: %w", name, err)
+		}
+		return nil
+	})
 	t.Cleanup(func() {
 		in.Close()
+		if cmd.ProcessState != nil { // killed
+			return
+		}
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("child %s: %v", name, err)
 		}
 	})
 	s := bufio.NewScanner(out)
 	s.Buffer(nil, 1<<20)
-	return &Process{t, in, s}
+	return &Process{t, in, s, kill}
+}
+
+// Kill kills the child, which cannot do anything about it, and returns when the
+// system has closed what it had open.
+func (p *Process) Kill() {
+	p.t.Helper()
+	require.NoError(p.t, p.kill())
 }
 
 // Send sends a line.
