@@ -8,6 +8,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +23,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -29,6 +31,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"example.com/reuse"
+	"example.com/reuse/group"
 	"example.com/reuse/internal/term"
 )
 
@@ -71,74 +75,141 @@ func output(t *testing.T, cmd *exec.Cmd) (stdout string, status int) {
 	return string(out), cmd.ProcessState.ExitCode()
 }
 
-// A report is what the example has counted.
-type report struct {
-	sent, answered, lost int
-	byVersion            []int
-	reasons              map[string]int
+// counts are what the example has printed.
+type counts struct {
+	sent, answered, lost                 int
+	keepRequests, keepAnswered, keepLost int
+	byVersion, keepByVersion             []int
+	reasons                              map[string]int
 }
 
 var (
-	sumLine     = regexp.MustCompile(`(?m)^([\d,]+) requests?: ([\d,]+) answered, ([\d,]+) lost$`)
-	versionLine = regexp.MustCompile(`(?m)^ +(\d+) +\d+ +([\d,]+)$`)
+	sumLine     = regexp.MustCompile(`(?m)^([\d,]+) connections?: ([\d,]+) answered, ([\d,]+) lost$`)
+	keepLine    = regexp.MustCompile(`(?m)^keep-alive: ([\d,]+) requests?, ([\d,]+) answered, ([\d,]+) lost;`)
+	versionLine = regexp.MustCompile(`(?m)^ +(\d+) +\d+ +([\d,]+) +([\d,]+)$`)
 	reasonLine  = regexp.MustCompile(`(?m)^ *([\d,]+)  (\D.*)$`)
 )
 
 // parseReport reads the report, and checks that its counts add up.
-func parseReport(t *testing.T, out string) report {
+func parseReport(t *testing.T, out string) (c counts) {
 	t.Helper()
-	number := func(s string) int {
-		n, err := strconv.Atoi(strings.ReplaceAll(s, ",", ""))
-		require.NoError(t, err)
-		return n
+	numbers := func(line *regexp.Regexp, text string, to ...*int) {
+		m := line.FindStringSubmatch(text)
+		require.NotNil(t, m, "no %v in:\n%s", line, out)
+		for i, n := range to {
+			var err error
+			*n, err = strconv.Atoi(strings.ReplaceAll(m[i+1], ",", ""))
+			require.NoError(t, err)
+		}
 	}
-	sum := sumLine.FindStringSubmatch(out)
-	require.NotNil(t, sum, "no sum in:\n%s", out)
-	r := report{sent: number(sum[1]), answered: number(sum[2]), lost: number(sum[3]), reasons: map[string]int{}}
-	tables, reasons, _ := strings.Cut(out[strings.Index(out, sum[0])+len(sum[0]):], "because\n")
-	byVersion, byReason := 0, 0
-	for i, m := range versionLine.FindAllStringSubmatch(tables, -1) {
-		assert.Equal(t, i+1, number(m[1]), "a version is missing in:\n%s", out)
-		r.byVersion = append(r.byVersion, number(m[2]))
-		byVersion += number(m[2])
+	numbers(sumLine, out, &c.sent, &c.answered, &c.lost)
+	numbers(keepLine, out, &c.keepRequests, &c.keepAnswered, &c.keepLost)
+	fresh, keep, _ := strings.Cut(out[sumLine.FindStringIndex(out)[1]:], "\nkeep-alive:")
+	tables, reasons, _ := strings.Cut(fresh, "because\n")
+	byVersion, keepByVersion, byReason := 0, 0, 0
+	for i, line := range versionLine.FindAllString(tables, -1) {
+		var version, n, k int
+		numbers(versionLine, line, &version, &n, &k)
+		assert.Equal(t, i+1, version, "a version is missing in:\n%s", out)
+		c.byVersion, c.keepByVersion = append(c.byVersion, n), append(c.keepByVersion, k)
+		byVersion += n
+		keepByVersion += k
 	}
+	c.reasons = map[string]int{}
 	for _, m := range reasonLine.FindAllStringSubmatch(reasons, -1) {
-		r.reasons[m[2]] = number(m[1])
-		byReason += number(m[1])
+		var n int
+		numbers(reasonLine, m[0], &n)
+		c.reasons[m[2]] = n
+		byReason += n
 	}
-	assert.Equal(t, r.sent, r.answered+r.lost, out)
-	assert.Equal(t, r.answered, byVersion, out)
-	assert.Equal(t, r.lost, byReason, out)
-	return r
+	assert.Equal(t, c.sent, c.answered+c.lost, out)
+	assert.Equal(t, c.answered, byVersion, out)
+	assert.Equal(t, c.lost, byReason, out)
+	assert.Equal(t, c.keepRequests, c.keepAnswered+c.keepLost, out)
+	assert.Equal(t, c.keepAnswered, keepByVersion, out)
+	assert.Equal(t, c.keepLost > 0, strings.Contains(keep, "because"), out)
+	return c
 }
 
-// The losses are what they are, but all are told.
+// possible returns what becomes of a mode on this system.
+func possible(t *testing.T, m mode) mode {
+	t.Helper()
+	switch err := reuse.Port.Supported(); {
+	case runtime.GOOS == "linux" || m == gap:
+		return m
+	case errors.Is(err, errors.ErrUnsupported):
+		return gap
+	case m == handover: // the group knows
+		g, err := group.Config{Socket: reuse.Config{Port: reuse.On}}.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer g.Close()
+		if err := g.TakeOver(t.Context(), 0); err != nil {
+			require.ErrorIs(t, err, errors.ErrUnsupported)
+			return naive
+		}
+	}
+	return m
+}
+
+// A hand-over loses nothing. Otherwise the losses are what they are, but all are
+// told.
 func TestRestart(t *testing.T) {
 	t.Parallel()
-	_, cannot := sharing()
-	for name, overlap := range map[string]bool{"beside the old one": true, "after the old one": false} {
-		t.Run(name, func(t *testing.T) {
+	for _, tt := range []struct {
+		mode      mode
+		network   string
+		listeners int
+	}{
+		{handover, "tcp4", 1},
+		{handover, "tcp4", 4},
+		{handover, "tcp6", 2},
+		{naive, "tcp4", 1},
+		{naive, "tcp6", 2},
+		{gap, "tcp4", 2},
+	} {
+		t.Run(fmt.Sprintf("%s %s %d", tt.mode, tt.network, tt.listeners), func(t *testing.T) {
 			t.Parallel()
-			cmd, stderr := example(t, "-restarts=2", "-duration=50ms", "-clients=4", "-rate=1000", "-overlap="+strconv.FormatBool(overlap))
+			if tt.network == "tcp6" {
+				needIPv6(t)
+			}
+			cmd, stderr := example(t, "-restarts=2", "-duration=50ms", "-clients=4", "-keepalive=3", "-rate=500",
+				"-mode="+string(tt.mode), "-network="+tt.network, "-listeners="+strconv.Itoa(tt.listeners))
 			out, status := output(t, cmd)
 			assert.Zero(t, status)
 			assert.Empty(t, stderr.String())
-			r := parseReport(t, out)
-			require.Len(t, r.byVersion, 3, out)
-			assert.NotContains(t, r.byVersion, 0, "a version answered nothing:\n%s", out)
-			switch {
-			case cannot != nil:
-				assert.Contains(t, out, "cannot share a port")
-				assert.Contains(t, out, "version 2 stopped, 3 listens")
-			case !overlap:
-				assert.Contains(t, out, "Nothing is shared")
-				assert.Contains(t, out, "version 2 stopped, 3 listens")
-			default:
-				assert.Contains(t, out, "version 3 listens, 2 stopped")
-			}
+			c := parseReport(t, out)
+			require.Len(t, c.byVersion, 3, out)
+			assert.NotContains(t, c.byVersion, 0, "a version answered nothing:\n%s", out)
+			assert.NotZero(t, c.keepAnswered)
 			assert.NotContains(t, out, "\x1b", "an escape sequence, but there is no terminal")
+
+			is := possible(t, tt.mode)
+			assert.Equal(t, is != tt.mode, strings.Contains(out, "cannot do it without loss"), out)
+			switch is {
+			case handover:
+				assert.Zero(t, c.lost, out)
+				assert.Contains(t, out, "version 3 took over, 2 drained")
+				assert.Contains(t, out, "\ndrain ")
+				assert.Contains(t, out, "Nothing was lost.")
+			case naive:
+				assert.Contains(t, out, "only share the port")
+				assert.Contains(t, out, "version 3 listens, 2 stopped")
+			case gap:
+				assert.Contains(t, out, "Nothing is shared")
+				assert.Contains(t, out, "with 1 listener on")
+				assert.Contains(t, out, "version 2 stopped, 3 listens")
+			}
 		})
 	}
+}
+
+func needIPv6(t *testing.T) {
+	t.Helper()
+	l, err := net.Listen("tcp6", "[::1]:0")
+	if err != nil {
+		t.Skip("no IPv6 here: ", err)
+	}
+	l.Close()
 }
 
 // A version serves until it has answered, however seldom it is asked.
@@ -147,9 +218,50 @@ func TestEveryVersionAnswers(t *testing.T) {
 	cmd, _ := example(t, "-restarts=2", "-duration=10ms", "-clients=1", "-rate=5")
 	out, status := output(t, cmd)
 	assert.Zero(t, status)
-	r := parseReport(t, out)
-	assert.Len(t, r.byVersion, 3)
-	assert.NotContains(t, r.byVersion, 0, out)
+	c := parseReport(t, out)
+	assert.Len(t, c.byVersion, 3)
+	assert.NotContains(t, c.byVersion, 0, out)
+}
+
+func TestJSON(t *testing.T) {
+	t.Parallel()
+	cmd, stderr := example(t, "-json", "-restarts=2", "-duration=50ms", "-clients=4", "-rate=500", "-listeners=3", "-keepalive=1")
+	out, status := output(t, cmd)
+	assert.Zero(t, status)
+	assert.Contains(t, stderr.String(), "version 1 listens", "for whoever reads along")
+	in := json.NewDecoder(strings.NewReader(out))
+	in.DisallowUnknownFields()
+	var r result
+	require.NoError(t, in.Decode(&r), out)
+	assert.False(t, in.More(), out)
+	is := possible(t, handover)
+	assert.Equal(t, is, r.Mode)
+	assert.Equal(t, is != handover, r.Cannot != "", r.Cannot)
+	assert.Equal(t, []any{"tcp4", 4, 2, 1, false}, []any{r.Network, r.Clients, r.Restarts, r.KeepAlive.Clients, r.Interrupted})
+	assert.Equal(t, r.Connections, r.Answered+r.Lost)
+	assert.Equal(t, r.KeepAlive.Requests, r.KeepAlive.Answered+r.KeepAlive.Lost)
+	require.Len(t, r.Versions, 3)
+	for i, v := range r.Versions {
+		assert.Equal(t, i+1, v.Version)
+		assert.NotZero(t, v.Process)
+		assert.NotZero(t, v.Answered)
+	}
+	assert.Positive(t, r.Quiet.P50)
+	assert.GreaterOrEqual(t, r.Quiet.P99, r.Quiet.P50)
+	assert.GreaterOrEqual(t, r.Quiet.Max, r.Quiet.P99)
+	if is == handover {
+		assert.Zero(t, r.Lost, out)
+		assert.Empty(t, r.Reasons)
+		assert.Equal(t, 3, r.Listeners)
+		require.NotNil(t, r.TakeOver)
+		assert.Positive(t, r.TakeOver.Median)
+		assert.GreaterOrEqual(t, r.TakeOver.Max, r.TakeOver.Median)
+		assert.Positive(t, r.Drain.Median)
+		assert.Positive(t, r.Versions[2].TakeOver)
+		assert.Positive(t, r.Versions[1].Drain)
+	} else {
+		assert.Nil(t, r.TakeOver)
+	}
 }
 
 // A server must not outlive the one that started it, whatever ends that.
@@ -191,7 +303,7 @@ func TestAddressTaken(t *testing.T) {
 	out, status := output(t, cmd)
 	assert.Equal(t, 1, status)
 	assert.Empty(t, out)
-	assert.Contains(t, stderr.String(), "restart: version 1 did not start: listen tcp "+l.Addr().String())
+	assert.Contains(t, stderr.String(), "restart: version 1 did not start: listen tcp4 "+l.Addr().String())
 	assert.Contains(t, stderr.String(), "-address 127.0.0.1:0")
 }
 
@@ -201,7 +313,7 @@ func TestHelp(t *testing.T) {
 	out, status := output(t, cmd)
 	assert.Zero(t, status)
 	assert.Empty(t, stderr.String())
-	for _, text := range []string{"go run ./examples/restart", "Linux", "Windows", "-address", "-clients", "-duration", "-overlap", "-rate", "-restarts"} {
+	for _, text := range []string{"go run ./examples/restart", "Linux", "Windows", "-address", "-clients", "-duration", "-json", "-keepalive", "-listeners", "-mode", "-network", "-rate", "-restarts"} {
 		assert.Contains(t, out, text)
 	}
 }
@@ -218,6 +330,16 @@ func TestBadFlags(t *testing.T) {
 		{"-clients=1001", "-clients 1001: give"},
 		{"-clients=8 -rate=7", "-rate 7: give a number from 8"},
 		{"-rate=20001", "-rate 20001: give"},
+		{"-listeners=0", "-listeners 0: give"},
+		{"-listeners=65", "-listeners 65: give"},
+		{"-keepalive=-1", "-keepalive -1: give"},
+		{"-keepalive=1001", "-keepalive 1001: give"},
+		{"-network=tcp", `-network "tcp": give tcp4 or tcp6`},
+		{"-network=", `-network "": give`},
+		{"-mode=overlap", `-mode "overlap": give handover, naive or gap`},
+		{"-mode=", `-mode "": give`},
+		{"-address=[::1]:0", `-address "[::1]:0": give a loopback address of tcp4`},
+		{"-network=tcp6 -address=127.0.0.1:0", `-address "127.0.0.1:0": give a loopback address of tcp6`},
 		{"-duration=9ms", "-duration 9ms: give"},
 		{"-duration=2m", "-duration 2m0s: give"},
 		{"-address=8080", `-address "8080": give`},
@@ -266,10 +388,11 @@ func TestAnsweredByAnother(t *testing.T) {
 				io.WriteString(w, body)
 			}))
 			defer srv.Close()
-			tally := &tally{lost: map[string]int{}}
-			tally.load(ctx, srv.Client(), srv.URL, time.Millisecond)
-			assert.Equal(t, 1, tally.sent)
-			assert.Equal(t, map[string]int{"answered by something else": 1}, tally.lost)
+			l := newLoad(srv.URL, true, new(atomic.Bool))
+			l.run(ctx, time.Millisecond)
+			assert.Equal(t, 1, l.sent)
+			assert.Equal(t, map[string]int{"answered by something else": 1}, l.lost)
+			assert.NoError(t, l.check(1))
 		})
 	}
 }
@@ -283,30 +406,81 @@ func TestReason(t *testing.T) {
 }
 
 // Counts that do not add up are an error.
-func TestReportAddsUp(t *testing.T) {
+func TestAddUp(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		name  string
-		tally *tally
-		ok    bool
+		name string
+		load *load
+		ok   bool
 	}{
-		{"nothing", &tally{}, true},
-		{"lost", &tally{sent: 1, lost: map[string]int{"EOF": 1}}, true},
-		{"forgotten", &tally{sent: 1}, false},
-		{"counted twice", &tally{sent: 1, lost: map[string]int{"EOF": 1, "timeout": 1}}, false},
-		{"answered by no version", &tally{sent: 1, answered: map[int]int{1: 1}}, false},
+		{"nothing", &load{}, true},
+		{"answered", &load{sent: 2, answered: map[int]int{1: 1, 2: 1}, quiet: latency{1: 1}, restart: latency{1: 1}}, true},
+		{"lost", &load{sent: 1, lost: map[string]int{"EOF": 1}}, true},
+		{"forgotten", &load{sent: 1}, false},
+		{"counted twice", &load{sent: 1, lost: map[string]int{"EOF": 1, "timeout": 1}}, false},
+		{"answered by no version", &load{sent: 1, answered: map[int]int{3: 1}, quiet: latency{1: 1}}, false},
+		{"in no time", &load{sent: 1, answered: map[int]int{1: 1}}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			f, err := os.Create(filepath.Join(t.TempDir(), "out"))
-			require.NoError(t, err)
-			defer f.Close()
-			s := &show{screen: term.New(f), tally: tt.tally}
 			if tt.ok {
-				assert.NoError(t, s.report())
+				assert.NoError(t, tt.load.check(2))
 			} else {
-				assert.ErrorContains(t, s.report(), "do not add up")
+				assert.ErrorContains(t, tt.load.check(2), "do not add up")
 			}
 		})
 	}
+}
+
+// A hand-over that loses something has failed. In the other modes that is what
+// there is to see.
+func TestVerdict(t *testing.T) {
+	t.Parallel()
+	for m, fails := range map[mode]bool{handover: true, naive: false, gap: false} {
+		f, err := os.Create(filepath.Join(t.TempDir(), "out"))
+		require.NoError(t, err)
+		defer f.Close()
+		s := &show{options: options{mode: m}, screen: term.New(f), fresh: &load{}}
+		assert.NoError(t, s.verdict(), m)
+		s.fresh.lost = map[string]int{"EOF": 1, "timeout": 1}
+		if fails {
+			assert.EqualError(t, s.verdict(), "2 connections lost in the hand-over")
+		} else {
+			assert.NoError(t, s.verdict(), m)
+		}
+	}
+}
+
+func TestQuantile(t *testing.T) {
+	t.Parallel()
+	l := latency{}
+	assert.Zero(t, l.quantile(0.5))
+	assert.Zero(t, l.quantile(1))
+	for i := range 100 {
+		l.add(time.Duration(i+1) * time.Millisecond)
+	}
+	assert.Equal(t, 100, l.count())
+	for q, want := range map[float64]int{0: 1, 0.5: 51, 0.99: 100, 1: 100} {
+		assert.Equal(t, time.Duration(want)*time.Millisecond, l.quantile(q), q)
+	}
+}
+
+// The wait before Shutdown is for the connections that are new or active.
+func TestBusy(t *testing.T) {
+	t.Parallel()
+	b := &busy{conns: map[net.Conn]bool{}, less: make(chan struct{}, 1)}
+	require.NoError(t, b.wait(t.Context()))
+	one, two := net.Pipe()
+	b.track(one, http.StateNew)
+	b.track(two, http.StateNew)
+	b.track(two, http.StateActive)
+	done, cancel := context.WithCancel(t.Context())
+	cancel()
+	assert.ErrorContains(t, b.wait(done), "2 connections are not answered")
+	b.track(one, http.StateIdle)
+	assert.ErrorIs(t, b.wait(done), context.Canceled)
+	waited := make(chan error)
+	go func() { waited <- b.wait(t.Context()) }()
+	b.track(two, http.StateClosed)
+	assert.NoError(t, <-waited)
 }
