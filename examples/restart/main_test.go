@@ -259,6 +259,7 @@ func TestJSON(t *testing.T) {
 		assert.Positive(t, r.Drain.Median)
 		assert.Positive(t, r.Versions[2].TakeOver)
 		assert.Positive(t, r.Versions[1].Drain)
+		assert.Equal(t, []float64{0, 0}, []float64{r.Versions[0].TakeOver, r.Versions[2].Drain})
 	} else {
 		assert.Nil(t, r.TakeOver)
 	}

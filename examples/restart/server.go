@@ -86,19 +86,17 @@ func serveGroup(srv *http.Server, busy *busy, o options) error {
 	replaced := toldToStop()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	var last report
-	if replaced {
-		// First what is queued, then what is accepted: Shutdown would drop the
-		// requests that it has not begun to answer.
-		begin := time.Now()
-		busy.leaving.Store(true)
-		last.Err = errors.Join(g.Drain(ctx), <-served, busy.wait(ctx))
-		last.Took = time.Since(begin)
-	} else {
-		last.Err = errors.Join(g.Close(), <-served)
+	if !replaced { // nobody serves from here on
+		return say(report{Err: errors.Join(g.Close(), <-served, srv.Shutdown(ctx))})
 	}
-	last.Err = errors.Join(last.Err, srv.Shutdown(ctx))
-	return say(last)
+	begin = time.Now()
+	busy.leaving.Store(true)
+	err = errors.Join(
+		g.Drain(ctx),   // what is queued is accepted, and the listeners close
+		<-served,       // now every connection is known to busy
+		busy.wait(ctx)) // and is answered; Shutdown would drop requests that it has not begun to
+	took := time.Since(begin)
+	return say(report{Took: took, Err: errors.Join(err, srv.Shutdown(ctx))})
 }
 
 // servePlain does without package group, and shuts down as net/http advises.
