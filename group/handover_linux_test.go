@@ -84,7 +84,14 @@ func start(t *testing.T, size int, network, address string) *generation {
 	g, err := group.Config{Size: size}.Listen(t.Context(), network, address)
 	require.NoError(t, err)
 	s := &generation{g, make(chan error, 1)}
-	go func() { s.done <- g.Serve(answer) }()
+	serving := make(chan struct{}, size)
+	go func() {
+		s.done <- g.Serve(func(l net.Listener) error {
+			serving <- struct{}{}
+			return answer(l)
+		})
+	}()
+	<-serving
 	return s
 }
 
@@ -106,7 +113,7 @@ func TestHandOver(t *testing.T) {
 			_, port, err := net.SplitHostPort(address)
 			require.NoError(t, err)
 			stop := load(net.JoinHostPort(tt.target, port), 16)
-			for i := range 20 {
+			for i := range 10 {
 				next := start(t, tt.sizes[i%len(tt.sizes)], tt.network, address)
 				require.NoError(t, next.g.TakeOver(t.Context(), 0))
 				require.NoError(t, s.g.Drain(t.Context()))

@@ -18,6 +18,7 @@ type listener struct {
 	accepted chan result
 	ended    chan struct{}
 	endOnce  sync.Once
+	closed   atomic.Bool // by the user
 }
 
 type result struct {
@@ -63,10 +64,13 @@ func (l *listener) isEnded() bool {
 // closeListener waits until no TakeOver, Drain or Close of the group is under way.
 // Accept fails at once: whatever is under way must not wait for it.
 func (g *Group) closeListener(l *listener) error {
+	if l.closed.Swap(true) {
+		return &net.OpError{Op: "close", Net: "tcp", Addr: l.Addr(), Err: net.ErrClosed}
+	}
 	first := false
 	l.endOnce.Do(func() { close(l.ended); first = true })
-	if !first { // closed, or drained
-		return &net.OpError{Op: "close", Net: "tcp", Addr: l.Addr(), Err: net.ErrClosed}
+	if !first { // by Drain or Close: no error, so that an http.Server's Shutdown has none
+		return nil
 	}
 	if g.openListener() == nil {
 		g.close()

@@ -1,0 +1,42 @@
+package group
+
+import (
+	"context"
+	"net"
+)
+
+// LockName is the name of the lock of a group's address.
+func LockName(g *Group) string { return g.key() }
+
+// Settled waits until TakeOver has nothing left to undo.
+func Settled(ctx context.Context, g *Group) error {
+	g.mu.Lock()
+	h := g.hold
+	g.mu.Unlock()
+	if h == nil {
+		return nil
+	}
+	select {
+	case <-h.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Spares counts the spares of a group.
+func Spares(g *Group) int { return len(g.spares()) }
+
+// Steer sends all new connections to the member with a number.
+func Steer(g *Group, index uint32) error { return attach(g.first(), program{ret(index)}) }
+
+// Blind hides a listener from new connections.
+func Blind(l *net.TCPListener) error { return blind(l) }
+
+// OpenAndClose opens a member to which nothing is steered, and closes it.
+func OpenAndClose(ctx context.Context, g *Group) error {
+	if err := g.openSpares(ctx, 1); err != nil {
+		return err
+	}
+	return g.closeMember(g.spares()[0])
+}
