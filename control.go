@@ -51,12 +51,12 @@ func verdict(o Option) semantics.Verdict {
 	return semantics.Verdict{Holds: semantics.Listens | semantics.Dialed}
 }
 
-// possible tells whether a listener, or a dialed socket, can have the options
-// that are On, as far as the build and the kind of use tell.
-func (c Config) possible(dial bool) error {
+// possible tells whether a listener, or a dialed socket, of a network ("" for any)
+// can have the options that are On, as far as that is known without a socket.
+func (c Config) possible(network string, dial bool) error {
 	for o := Addr; o <= lastOption; o++ {
 		if c.get(o) == On {
-			if err := refuse(o, dial); err != nil {
+			if err := refuse(o, network, dial); err != nil {
 				return &OptionError{Op: "set", Option: o, Err: err}
 			}
 		}
@@ -64,16 +64,25 @@ func (c Config) possible(dial bool) error {
 	return nil
 }
 
-// refuse returns why no listener, or no dialed socket, can have an option.
-func refuse(o Option, dial bool) error {
+// refuse returns why no listener, or no dialed socket, of a network can have an
+// option.
+func refuse(o Option, network string, dial bool) error {
 	v := verdict(o)
 	switch {
+	case strings.HasPrefix(network, "unix"):
+		// AF_UNIX: SO_REUSEPORT is EOPNOTSUPP from Linux 6.13 on and was taken and
+		// ignored before; SO_REUSEADDR is ignored.
+		return refusal("it means nothing for a socket of the unix domain")
+	case strings.HasPrefix(network, "ip"):
+		return refusal("it means nothing for a raw IP socket")
 	case v.Holds == semantics.Nowhere:
 		return refusal(v.Why)
 	case dial && o == PortLB:
 		return refusal("connections are spread over listeners; for a dialed socket use Port")
 	case dial && v.Holds&semantics.Dialed == 0:
 		return refusal(v.Why)
+	case o == DeferPort && strings.HasPrefix(network, "udp"):
+		return refusal("a UDP socket has its port from the bind; DeferPort is for TCP")
 	case !dial && o == DeferPort:
 		return refusal("a listener has its port from the bind; DeferPort is for Dial")
 	}
@@ -98,13 +107,13 @@ func (c Config) idle() bool {
 type setup struct {
 	config Config
 	dial   bool
-	late   bool // ListenPacket: share after the bind if need be
+	late   bool // ListenPacket, Dial: share after the bind if need be
 
 	network, address string
 
 	err      error   // of the last socket
 	firstErr error   // of the one before
-	shares   options // what ListenPacket has still to set, having bound
+	shares   options // what is still to be set after the bind
 }
 
 // control is a Control function.
@@ -154,7 +163,7 @@ func (s *setup) prepare(fd uintptr) {
 		off |= e.clears
 		on &^= e.clears // only Prefer: what is On was refused
 	}
-	if s.late && on&shared != 0 && bindsFirst(s.network, s.address) {
+	if s.late && on&shared != 0 && (s.dial || bindsFirst(s.network, s.address)) {
 		preset, err := s.preset(fd)
 		if err != nil {
 			s.err = err
@@ -205,19 +214,12 @@ func (s *setup) share(sc syscall.Conn) error {
 // refuse returns why this socket cannot have an option, if the kernel need not
 // be asked for that.
 func (s *setup) refuse(o Option, fd uintptr) error {
-	if !strings.HasPrefix(s.network, "tcp") && !strings.HasPrefix(s.network, "udp") {
-		switch s.network {
-		case "unix", "unixgram", "unixpacket":
-			// AF_UNIX: SO_REUSEPORT is EOPNOTSUPP from Linux 6.13 on and was
-			// taken and ignored before; SO_REUSEADDR is ignored.
-			return refusal("it means nothing for a socket of the unix domain")
-		}
-		if strings.HasPrefix(s.network, "ip") {
-			return refusal("it means nothing for a raw IP socket")
-		}
+	switch network, _, _ := strings.Cut(s.network, ":"); strings.TrimRight(network, "46") {
+	case "tcp", "udp", "ip", "unix", "unixgram", "unixpacket":
+	default:
 		return net.UnknownNetworkError(s.network)
 	}
-	if err := refuse(o, s.dial); err != nil {
+	if err := refuse(o, s.network, s.dial); err != nil {
 		return err
 	}
 	v, e := verdict(o), table(o)
@@ -242,11 +244,12 @@ func (s *setup) refuse(o Option, fd uintptr) error {
 }
 
 // place tells what kind of address the socket is about to bind. What does not
-// parse counts as a wildcard, of which less is promised.
+// parse counts as a wildcard, of which less is promised; and so does a multicast
+// address, which sockets with SO_REUSEADDR share on OpenBSD and NetBSD.
 func (s *setup) place(fd uintptr) (semantics.Places, error) {
 	host, _, _ := net.SplitHostPort(s.address)
 	ip, err := netip.ParseAddr(host)
-	wildcard := err != nil || ip.IsUnspecified()
+	wildcard := err != nil || ip.IsUnspecified() || ip.IsMulticast()
 	switch ipv4 := strings.HasSuffix(s.network, "4"); {
 	case ipv4 && wildcard:
 		return semantics.IPv4Any, nil

@@ -7,25 +7,31 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"syscall"
 )
 
 // Dial connects to raddr from the local address laddr ("" for none) like
 // [net.Dialer.DialContext], with c's options on the socket. network is any that
-// package net can dial; a port 0 or none in laddr lets the kernel choose.
+// package net can dial; a port 0 or an empty one, as in "127.0.0.1:", lets the
+// kernel choose. As with ListenPacket, a UDP socket gets no port then that another
+// socket has.
 //
 // To dial from the port of a listener, the listener and the dialed socket must
 // both have Port On; where that is SO_REUSEPORT_LB to the listener, as with
 // PortLB on FreeBSD, the kernel refuses the dial.
 //
 // The error is a [*net.OpError]. It wraps [ErrTupleInUse] if laddr has a port and
-// there is a connection between these two addresses already, [ErrSelfDial] if
+// the kernel said that there is a connection between these two addresses already
+// (Linux permits that for UDP sockets that share, and says nothing), [ErrSelfDial] if
 // the socket was connected to itself, which is closed then. One about an option
 // contains an [*OptionError]: PortLB On is refused, and so is Exclusive On where
 // the kernel does not keep others from the address of a connected socket.
 func (c Config) Dial(ctx context.Context, network, laddr, raddr string) (net.Conn, error) {
-	if err := c.ready(true); err != nil {
-		return nil, opError("dial", network, err)
+	for _, address := range []string{laddr, raddr} {
+		if err := c.ready(network, address, true); err != nil {
+			return nil, opError("dial", network, err)
+		}
 	}
 	var d net.Dialer
 	if laddr != "" {
@@ -35,13 +41,24 @@ func (c Config) Dial(ctx context.Context, network, laddr, raddr string) (net.Con
 		}
 		d.LocalAddr = local
 	}
+	s := setup{config: c, dial: true, late: true}
+	late := udpSharesLate && strings.HasPrefix(network, "udp") && addrPort(d.LocalAddr).Port() == 0
 	d, err := c.Dialer(d)
 	if err != nil {
 		return nil, opError("dial", network, err)
 	}
+	if late && d.Control != nil {
+		d.Control = s.control // UDP addresses are tried one after the other
+	}
 	conn, err := d.DialContext(ctx, network, raddr)
 	if err != nil {
 		return nil, tupleError(err)
+	}
+	if s.shares != 0 {
+		if err := s.share(conn.(syscall.Conn)); err != nil {
+			conn.Close()
+			return nil, &net.OpError{Op: "dial", Net: network, Source: conn.LocalAddr(), Addr: conn.RemoteAddr(), Err: err}
+		}
 	}
 	if local := addrPort(conn.LocalAddr()); local.IsValid() && local == addrPort(conn.RemoteAddr()) {
 		if tcp, ok := conn.(*net.TCPConn); ok {
@@ -56,7 +73,9 @@ func (c Config) Dial(ctx context.Context, network, laddr, raddr string) (net.Con
 // Dialer returns base with a Control function that sets c's options and then
 // calls base's ControlContext or else Control, if it has one. Everything else of
 // base is kept. A connection to itself and a four-tuple that exists already are
-// told by [Config.Dial] only.
+// told by [Config.Dial] only; and with Addr or Port On, Linux may give a UDP socket
+// without a local port one that another sharing socket has, against which only
+// [Config.Dial] helps.
 //
 // It fails with an [*OptionError] if Check does, or if an option is On that no
 // dialed socket can have on this system: PortLB always, Exclusive where
@@ -64,7 +83,7 @@ func (c Config) Dial(ctx context.Context, network, laddr, raddr string) (net.Con
 // [*net.TCPAddr] with port 0. If there is nothing to be set on this system, it
 // returns base as it is.
 func (c Config) Dialer(base net.Dialer) (net.Dialer, error) {
-	if err := c.ready(true); err != nil {
+	if err := c.ready("", "", true); err != nil {
 		return base, err
 	}
 	if local, ok := base.LocalAddr.(*net.TCPAddr); !ok || local == nil || local.Port != 0 {
@@ -113,7 +132,12 @@ func resolve(ctx context.Context, network, address string) (net.Addr, error) {
 	case "unix", "unixgram", "unixpacket":
 		return net.ResolveUnixAddr(network, address)
 	default:
-		return net.ResolveIPAddr(network, address)
+		ip, _, _ := strings.Cut(network, ":") // as in "ip4:icmp"
+		if ip != "ip" && ip != "ip4" && ip != "ip6" {
+			return nil, net.UnknownNetworkError(network)
+		}
+		a, err := lookup(ctx, ip, address)
+		return &net.IPAddr{IP: a.AsSlice(), Zone: a.Zone()}, err
 	}
 	host, service, err := net.SplitHostPort(address)
 	if err != nil {
@@ -123,25 +147,36 @@ func resolve(ctx context.Context, network, address string) (net.Addr, error) {
 	if err != nil {
 		return nil, err
 	}
-	var ip netip.Addr
-	if host != "" {
-		ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip"+network[len("tcp"):], host)
-		if err != nil {
-			return nil, err
-		}
-		ip = ips[0].Unmap()
-		for _, other := range ips {
-			if other = other.Unmap(); other.Is4() { // as package net prefers
-				ip = other
-				break
-			}
-		}
+	ip, err := lookup(ctx, "ip"+network[len("tcp"):], host)
+	if err != nil {
+		return nil, err
 	}
 	local := netip.AddrPortFrom(ip, uint16(port))
 	if network[0] == 'u' {
 		return net.UDPAddrFromAddrPort(local), nil
 	}
 	return net.TCPAddrFromAddrPort(local), nil
+}
+
+// lookup returns the address of a host, of which package net prefers IPv4.
+func lookup(ctx context.Context, network, host string) (netip.Addr, error) {
+	if host == "" {
+		return netip.Addr{}, nil
+	}
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, network, host)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for _, ip := range ips {
+		if ip = ip.Unmap(); ip.Is4() {
+			return ip, nil
+		}
+	}
+	literal, err := netip.ParseAddr(host) // LookupNetIP loses the zone
+	if err != nil {
+		return ips[0], nil
+	}
+	return literal, nil
 }
 
 // tupleError wraps ErrTupleInUse where connect has said so. With port 0 on the
@@ -155,6 +190,17 @@ func tupleError(err error) error {
 	}
 	if !errors.Is(sys, errTupleInUse) || addrPort(op.Source).Port() == 0 || addrPort(op.Addr).Port() == 0 {
 		return err
+	}
+	if isUnspecified(op.Source) {
+		// Linux says the same if there is no address to reach the other one from.
+		// A UDP socket that is connected there finds that out and sends nothing.
+		udp, err := net.Dial("udp", op.Addr.String())
+		if errors.Is(err, errTupleInUse) {
+			return op
+		}
+		if err == nil {
+			udp.Close()
+		}
 	}
 	tuple := *op
 	tuple.Err = fmt.Errorf("%w: %w", ErrTupleInUse, op.Err)
@@ -170,5 +216,10 @@ func addrPort(a net.Addr) netip.AddrPort {
 	case *net.UDPAddr:
 		p = a.AddrPort()
 	}
-	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
+	return p
+}
+
+func isUnspecified(a net.Addr) bool {
+	ip := addrPort(a).Addr().Unmap()
+	return !ip.IsValid() || ip.IsUnspecified()
 }

@@ -88,6 +88,48 @@ func TestDialOtherErrors(t *testing.T) {
 	assert.NotErrorIs(t, err, reuse.ErrTupleInUse)
 }
 
+// A UDP socket that is dialed without a port gets one that no other socket has,
+// though they all share.
+func TestDialPacketPortZero(t *testing.T) {
+	t.Parallel()
+	remote := peer(t, "udp4", "127.0.0.1:0")
+	for _, o := range []reuse.Option{reuse.Port, reuse.Addr} {
+		for _, local := range []string{"127.0.0.1:0", ""} {
+			t.Run(o.String()+" "+local, func(t *testing.T) {
+				if o.Supported() != nil || runtime.GOOS != "linux" {
+					t.Skip("what other systems do is not known")
+				}
+				ports := map[string]bool{}
+				for range 900 { // of 28,232 ports; 14 would be expected twice
+					conn, err := with(o, reuse.On).Dial(t.Context(), "udp4", local, remote)
+					require.NoError(t, err)
+					defer conn.Close()
+					got, err := reuse.Inspect(conn.(syscall.Conn))
+					require.NoError(t, err)
+					require.Equal(t, reuse.On, get(got, o))
+					ports[portOf(conn.LocalAddr())] = true
+				}
+				assert.Len(t, ports, 900)
+			})
+		}
+	}
+}
+
+// A listener that shares its port does not keep a socket from being connected to
+// itself there.
+func TestSelfDialBesideListener(t *testing.T) {
+	t.Parallel()
+	needPort(t)
+	l, err := reuse.Config{Port: reuse.On}.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	_, err = reuse.Config{Port: reuse.On}.Dial(t.Context(), "tcp4", l.Addr().String(), l.Addr().String())
+	require.Error(t, err)
+	if runtime.GOOS == "linux" {
+		assert.ErrorIs(t, err, reuse.ErrSelfDial)
+	}
+}
+
 // The kernel connects a socket to itself when it is dialed from where it dials to.
 func TestSelfDial(t *testing.T) {
 	t.Parallel()

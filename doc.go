@@ -7,7 +7,8 @@
 //
 // The listeners, packet connections and connections are those of package net.
 // Options are set before the bind, by the Control function of a
-// [net.ListenConfig] or [net.Dialer]; with one of your own, use
+// [net.ListenConfig] or [net.Dialer] (after it only for UDP with port 0 on Linux,
+// see [Config.ListenPacket]); with one of your own, use
 // [Config.ListenConfig] and [Config.Dialer].
 //
 // An option that is On is in force, or the call fails with an [OptionError] that
@@ -52,7 +53,10 @@
 // SO_REUSEPORT and belong to one effective user (measured on 5.10, 6.1, 6.12 and
 // 6.18). A dual-stack :: overlaps every IPv4 address. What an option was when the
 // socket was bound is not all that counts: SO_REUSEPORT set on a listening socket
-// lets others in, and clearing it again does not shut them out.
+// lets others in, and clearing it again does not shut them out. For UDP the kernel
+// stops looking at the first socket that shares: a sharing wildcard socket may bind
+// beside one on a specific address that does not share, whose datagrams it does not
+// get, if another one shares the port (measured, 5.10 to 6.18).
 //
 // A TCP listener of package net is a Multipath TCP listener where the kernel has
 // that. The options work on it alike. If anything fails, package net tries once
@@ -73,7 +77,7 @@
 // a specific address, so no address is exclusive.
 //
 // In a SO_REUSEPORT_LB group the 257th socket binds and gets nothing, without an
-// error. On 14.0 a TCP socket that is bound but does not listen gets its share too,
+// error (source). On 14.0 a TCP socket that is bound but does not listen gets its share too,
 // and refuses it; Listen leaves no time between the two.
 //
 // # OpenBSD, NetBSD, DragonFly, macOS, iOS

@@ -1,10 +1,14 @@
 package reuse_test
 
 import (
+	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -59,7 +63,6 @@ func TestBadInput(t *testing.T) {
 				{"tcp4", "[127.0.0.1:0"},
 				{"tcp4", "::1:0"},
 				{"udp4", "127.0.0.1:99999"},
-				{"unix", "a\x00b"},
 				{"unix", string(make([]byte, 300))},
 			} {
 				got := call(tt.network, tt.address)
@@ -81,6 +84,20 @@ func TestBadInput(t *testing.T) {
 	assert.NotZero(t, failed)
 }
 
+// The kernel would take the part before the NUL for the path, and its file would
+// stay behind.
+func TestNULInPath(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "a")
+	for name, call := range calls(t, reuse.Config{}) {
+		if name == "ListenConfig" || name == "Dialer" {
+			continue // are package net's
+		}
+		assert.ErrorIs(t, call("unix", path+"\x00b"), syscall.EINVAL, name)
+		assert.NoFileExists(t, path)
+	}
+}
+
 // 10,000 failing calls of every kind leave no descriptor and no goroutine behind.
 func TestNoLeaks(t *testing.T) {
 	if runtime.GOOS != "linux" {
@@ -96,12 +113,20 @@ func TestNoLeaks(t *testing.T) {
 	held, err := reuse.Config{Port: reuse.On}.Dial(t.Context(), "tcp4", shared.Addr().String(), remote)
 	require.NoError(t, err)
 	defer discard(held)
+	_, err = held.Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.EOF, "the peer has closed its descriptor")
 	free, err := net.Listen("tcp4", "127.0.0.1:0")
 	require.NoError(t, err)
 	self := free.Addr().String()
 	require.NoError(t, free.Close())
 
 	ctx := t.Context()
+	cancelled, cancel := context.WithCancel(ctx)
+	cancel()
+	failing, err := reuse.Config{Port: reuse.On}.ListenConfig(net.ListenConfig{
+		Control: func(string, string, syscall.RawConn) error { return syscall.EPERM },
+	})
+	require.NoError(t, err)
 	for name, fail := range map[string]func() error{
 		"address in use": func() error {
 			_, err := reuse.Config{Port: reuse.On}.Listen(ctx, "tcp4", busy.Addr().String())
@@ -145,6 +170,33 @@ func TestNoLeaks(t *testing.T) {
 		},
 		"self": func() error {
 			_, err := reuse.Config{Port: reuse.On}.Dial(ctx, "tcp4", self, self)
+			return err
+		},
+		"NUL": func() error {
+			_, err := reuse.Config{Port: reuse.Prefer}.Listen(ctx, "unix", "a\x00b")
+			return err
+		},
+		"port out of range": func() error {
+			_, err := reuse.Config{Port: reuse.On}.Dial(ctx, "tcp4", "127.0.0.1:65536", remote)
+			return err
+		},
+		"DeferPort without an address": func() error {
+			_, err := reuse.Config{DeferPort: reuse.On}.Dial(ctx, "tcp4", "", remote)
+			return err
+		},
+		"UDP self": func() error {
+			_, err := reuse.Config{Port: reuse.On}.Dial(ctx, "udp4", self, self)
+			return err
+		},
+		"cancelled": func() error {
+			_, err := reuse.Config{Port: reuse.On}.Dial(cancelled, "tcp4", "", remote)
+			return err
+		},
+		"Control twice": func() error {
+			l, err := failing.Listen(ctx, "tcp4", "127.0.0.1:0")
+			if err == nil {
+				l.Close()
+			}
 			return err
 		},
 		"inspect": func() error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 )
 
@@ -21,7 +22,7 @@ import (
 // contains an [*OptionError]; see [Config.Control] and [Config.Check]. No socket
 // is left behind.
 func (c Config) Listen(ctx context.Context, network, address string) (net.Listener, error) {
-	if err := c.ready(false); err != nil {
+	if err := c.ready(network, address, false); err != nil {
 		return nil, opError("listen", network, err)
 	}
 	s := setup{config: c}
@@ -37,13 +38,13 @@ func (c Config) Listen(ctx context.Context, network, address string) (net.Listen
 // that is On is unsupported. Errors are as for [Config.Listen].
 //
 // With port 0 the socket never gets a port that another socket of this address
-// has, whatever the options: on Linux, where the kernel would give that out to
+// has, whichever of Addr, Port and PortLB is On or Prefer: on Linux, where the kernel would give that out to
 // sockets that share, the socket binds first and shares afterwards. The other
 // kernels look for a free port by themselves (measured on FreeBSD 14.0 and NetBSD
 // 7.99, from source on OpenBSD, DragonFly, macOS and illumos; not known for AIX,
 // and for Windows with Addr On).
 func (c Config) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
-	if err := c.ready(false); err != nil {
+	if err := c.ready(network, address, false); err != nil {
 		return nil, opError("listen", network, err)
 	}
 	s := setup{config: c, late: true}
@@ -69,7 +70,7 @@ func (c Config) ListenPacket(ctx context.Context, network, address string) (net.
 // it returns base as it is. See [Config.Control] for what the Control function
 // refuses.
 func (c Config) ListenConfig(base net.ListenConfig) (net.ListenConfig, error) {
-	if err := c.ready(false); err != nil {
+	if err := c.ready("", "", false); err != nil {
 		return base, err
 	}
 	if c.idle() {
@@ -91,11 +92,15 @@ func (c Config) ListenConfig(base net.ListenConfig) (net.ListenConfig, error) {
 
 // ready tells whether c can be used for a listener, or for a dialed socket, as
 // far as that is known without a socket.
-func (c Config) ready(dial bool) error {
+func (c Config) ready(network, address string, dial bool) error {
 	if err := c.Check(); err != nil {
 		return err
 	}
-	return c.possible(dial)
+	// The kernel would take the part before the NUL, and leave its file behind.
+	if strings.HasPrefix(network, "unix") && !strings.HasPrefix(address, "@") && strings.IndexByte(address, 0) > 0 {
+		return syscall.EINVAL
+	}
+	return c.possible(network, dial)
 }
 
 func (s *setup) listenConfig() *net.ListenConfig {

@@ -230,10 +230,15 @@ func TestUnixNetworks(t *testing.T) {
 	}
 }
 
-// On an ip network the same; only root may open one, and Control comes before
-// anything that root could do with it.
+// On an ip network the same, also for a user who may not open such a socket.
 func TestIPNetworks(t *testing.T) {
 	t.Parallel()
+	for _, o := range all {
+		_, err := with(o, reuse.On).ListenPacket(t.Context(), "ip4:icmp", "127.0.0.1")
+		assert.ErrorIs(t, err, errors.ErrUnsupported, "%v", o)
+		_, err = with(o, reuse.On).Dial(t.Context(), "ip4:icmp", "", "127.0.0.1")
+		assert.ErrorIs(t, err, errors.ErrUnsupported, "%v", o)
+	}
 	for _, o := range all {
 		if o.Supported() != nil {
 			continue

@@ -55,7 +55,6 @@ func try(e entry) error {
 		}
 		return errTried
 	}}
-	lc.SetMultipathTCP(false)
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
 		_, err := lc.Listen(context.Background(), "tcp", address)
 		if errors.Is(err, errTried) {

@@ -115,8 +115,9 @@ type Config struct {
 	//     multicast only.
 	//   - FreeBSD, OpenBSD, NetBSD, DragonFly, macOS: a specific address beside
 	//     a wildcard and the reverse, whatever the other socket has set, by the
-	//     same user. Never the same address twice, except multicast ones
-	//     (measured on FreeBSD 14.0 and NetBSD 7.99, others from source).
+	//     same user; on NetBSD by any user for IPv6. Never the same address twice,
+	//     except multicast ones (measured on FreeBSD 14.0 and NetBSD 7.99, others
+	//     from source).
 	//   - Windows: a bind to an address that another socket, of any user that has
 	//     access, already uses with it, and beside sockets that did not set
 	//     Exclusive; who gets the traffic is undefined. TIME_WAIT does not block
@@ -135,8 +136,10 @@ type Config struct {
 	//     user (that of the socket call). New connections and datagrams are
 	//     hashed over the sockets (measured, 5.10 to 6.18).
 	//   - FreeBSD, OpenBSD, NetBSD: the socket bound last gets everything
-	//     (measured on FreeBSD 14.0 and NetBSD 7.99; OpenBSD from source). One
-	//     user, except that NetBSD lets any user join a wildcard address.
+	//     (measured on FreeBSD 14.0 and NetBSD 7.99; OpenBSD from source); up to
+	//     FreeBSD 13 the one bound first on a wildcard address (source). One user,
+	//     except that NetBSD lets any user join a wildcard address, and checks no
+	//     user for IPv6.
 	//   - macOS, iOS: the socket bound last on a specific address, the first on
 	//     the wildcard; any user may join a wildcard address (source: xnu-11417).
 	//   - DragonFly: hashed over the sockets on IPv4, as on macOS on IPv6 (source).
@@ -145,8 +148,11 @@ type Config struct {
 	//     is no substitute there, and is never used as one.
 	//
 	// When one of several listeners closes, the kernel resets the connections
-	// that were queued on it and not yet accepted. And it is closed only when every
-	// descriptor of it is: while the process forks, the child has one until it
+	// that were queued on it and not yet accepted: Linux, unless
+	// net.ipv4.tcp_migrate_req is 1, FreeBSD and NetBSD (measured), OpenBSD and macOS
+	// (source). DragonFly gives them to another listener (source); what other
+	// systems do is not known. And a listener is closed only when every
+	// descriptor of it is: while its process forks, the child has one until it
 	// calls exec, and connections that arrive then are reset, too (29 of 12,000
 	// with a process that starts children without pause, measured on Linux 6.18).
 	Port Setting
@@ -160,7 +166,8 @@ type Config struct {
 	//   - FreeBSD 12 and later: SO_REUSEPORT_LB. Unsupported on a dual-stack
 	//     address, as in Listen("tcp", ":80"), which joins no group: use "tcp4"
 	//     or "tcp6" (measured on 14.0). The 257th socket of a group binds and
-	//     gets nothing. On 14.0 any user may join a wildcard group.
+	//     gets nothing (source). On 14.0 any user may join a wildcard group
+	//     (measured).
 	//   - DragonFly: SO_REUSEPORT, IPv4 only (source).
 	//   - Solaris 11.4: SO_REUSEPORT with SO_REUSEADDR cleared, which would turn
 	//     balancing off; so Addr On is refused beside it (source: libuv).
@@ -183,7 +190,9 @@ type Config struct {
 	//   - Linux, Android: guaranteed where nothing shares, so what shares is
 	//     cleared; there is no option. A TCP listener keeps the SO_REUSEADDR that
 	//     package net sets, which admits nobody to a listening socket, and
-	//     restarts at once (measured, 5.10 to 6.18).
+	//     restarts at once (measured, 5.10 to 6.18). A dialed socket without a local
+	//     address, or with DeferPort, gets its port when it connects, and other
+	//     outgoing connections may have the same one.
 	//   - OpenBSD, NetBSD, macOS, iOS: likewise for a specific address.
 	//     Unsupported for a wildcard address and in Dial, where a socket with
 	//     SO_REUSEADDR can bind beside it.

@@ -2,8 +2,6 @@ package reuse
 
 import (
 	"runtime"
-	"strconv"
-	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -47,17 +45,11 @@ const udpSharesLate = false
 // the BSDs; not known for Solaris and illumos).
 const errTupleInUse = unix.EADDRINUSE
 
-// system is the name of this system in package semantics. Solaris 11.4 and later
-// say "11.4..." in uname's version, illumos distributions a name of their own.
+// system is the name of this system in package semantics.
 var system = sync.OnceValue(func() string {
 	var u unix.Utsname
 	if runtime.GOOS != "solaris" || unix.Uname(&u) != nil {
 		return runtime.GOOS
 	}
-	major, rest, _ := strings.Cut(unix.ByteSliceToString(u.Version[:]), ".")
-	minor, _, _ := strings.Cut(rest, ".")
-	if n, err := strconv.Atoi(minor); major == "11" && err == nil && n >= 4 {
-		return semantics.Solaris114
-	}
-	return runtime.GOOS
+	return semantics.Solaris(unix.ByteSliceToString(u.Version[:]))
 })

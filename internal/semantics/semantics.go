@@ -7,6 +7,11 @@
 // file), or the vendor's document.
 package semantics
 
+import (
+	"strconv"
+	"strings"
+)
+
 // Places is a set of kinds of sockets, told apart by what the rules look at.
 type Places uint8
 
@@ -32,6 +37,17 @@ type Verdict struct {
 // Solaris114 is the system name of Oracle Solaris 11.4 and later. Every other
 // name is a GOOS; "solaris" is Solaris before 11.4.
 const Solaris114 = "solaris-11.4"
+
+// Solaris returns the name for a Solaris whose uname has a version such as
+// "11.4.0.15.0". That of illumos is a name of its own.
+func Solaris(version string) string {
+	major, rest, _ := strings.Cut(version, ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	if n, err := strconv.Atoi(minor); major == "11" && err == nil && n >= 4 {
+		return Solaris114
+	}
+	return "solaris"
+}
 
 // PortLB says where several sockets may bind one address and the kernel spreads
 // new connections or flows over them.
@@ -90,7 +106,9 @@ func Exclusive(system string) Verdict {
 	switch system {
 	case "linux", "android":
 		// Measured, 5.10, 6.1, 6.12 and 6.18: whatever overlaps is refused
-		// unless both sockets share by the same option.
+		// unless both sockets share by the same option. The exception, a UDP
+		// wildcard that is let in beside a specific address because another
+		// socket shares the port, gets nothing of that address.
 		return Verdict{Holds: Listens | Dialed}
 	case "windows":
 		// Vendor, "Using SO_REUSEADDR and SO_EXCLUSIVEADDRUSE".

@@ -49,3 +49,14 @@ func TestVerdicts(t *testing.T) {
 		}
 	}
 }
+
+func TestSolaris(t *testing.T) {
+	t.Parallel()
+	for version, want := range map[string]string{
+		"11.4.0.15.0": semantics.Solaris114, "11.4": semantics.Solaris114, "11.10": semantics.Solaris114,
+		"11.3": "solaris", "10": "solaris", "Generic_150400-61": "solaris", "illumos-3974": "solaris",
+		"joyent_20240101T000000Z": "solaris", "omnios-r151050": "solaris", "12.4": "solaris", "": "solaris",
+	} {
+		assert.Equal(t, want, semantics.Solaris(version), version)
+	}
+}

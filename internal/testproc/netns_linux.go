@@ -22,7 +22,11 @@ const netnsEnv = "REUSE_TEST_NETNS"
 func Netns(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv(netnsEnv) == t.Name() {
-		require.NoError(t, loopbackUp())
+		err := loopbackUp()
+		if errors.Is(err, os.ErrPermission) { // namespaces that may do nothing
+			t.Skipf("this user may not configure a network namespace: %v", err)
+		}
+		require.NoError(t, err)
 		return true
 	}
 	exe, err := os.Executable()
@@ -45,6 +49,9 @@ func Netns(t *testing.T) bool {
 	require.NoError(t, err)
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("in its own network namespace: %v\n%s", err, out.String())
+	}
+	if strings.Contains(out.String(), "--- SKIP: "+t.Name()+" ") {
+		t.Skipf("in its own network namespace:\n%s", out.String())
 	}
 	require.Contains(t, out.String(), "--- PASS: "+t.Name(), "the test did not run in its namespace")
 	return false
