@@ -236,10 +236,15 @@ func attached(t *testing.T, l any) bool {
 // join opens a listener on an address in use.
 func join(t *testing.T, address string) net.Listener {
 	t.Helper()
+	return joinNetwork(t, "tcp4", address)
+}
+
+func joinNetwork(t *testing.T, network, address string) net.Listener {
+	t.Helper()
 	lc, err := reuse.Config{PortLB: reuse.On}.ListenConfig(net.ListenConfig{})
 	require.NoError(t, err)
 	lc.SetMultipathTCP(false)
-	l, err := lc.Listen(t.Context(), "tcp4", address)
+	l, err := lc.Listen(t.Context(), network, address)
 	require.NoError(t, err)
 	return l
 }
@@ -433,18 +438,46 @@ func TestSquattedLock(t *testing.T) {
 		assert.ErrorIs(t, err, context.DeadlineExceeded, how)
 		cancel()
 		assert.False(t, attached(t, g.Listeners()[0]))
-
-		// Close does not wait for a TakeOver that waits.
-		other := start(t, 1, "tcp4", "127.0.0.1:0").g
-		waiting := testproc.Start(t, "squat", group.LockName(other), me, how)
-		require.Equal(t, "ok", waiting.Receive())
-		failed := make(chan error, 1)
-		go func() { failed <- other.TakeOver(t.Context(), 0) }()
-		require.NoError(t, other.Close())
-		assert.ErrorIs(t, <-failed, net.ErrClosed)
 		squatter.Kill()
 	}
 	require.NoError(t, g.TakeOver(t.Context(), 0))
+}
+
+// Close does not wait for a TakeOver that waits.
+func TestCloseEndsTakeOver(t *testing.T) {
+	if !testproc.Netns(t) {
+		return
+	}
+	for name, end := range map[string]func(g *group.Group) error{
+		"Close": func(g *group.Group) error { return g.Close() },
+		"Drain": func(g *group.Group) error {
+			assert.Error(t, g.Drain(t.Context()))
+			return nil
+		},
+		"listener": func(g *group.Group) error { return g.Listeners()[0].Close() },
+	} {
+		s := start(t, 1, "tcp4", "127.0.0.1:0")
+		l, err := net.Listen("unix", group.LockName(s.g))
+		require.NoError(t, err)
+		failed := make(chan error, 1)
+		go func() { failed <- s.g.TakeOver(t.Context(), 0) }()
+		c, err := l.Accept() // it waits
+		require.NoError(t, err)
+		go func() { // Drain asks for a successor
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				c.Close()
+			}
+		}()
+		require.NoError(t, end(s.g), name)
+		assert.ErrorIs(t, <-failed, net.ErrClosed, name)
+		<-s.done
+		require.NoError(t, c.Close())
+		require.NoError(t, l.Close())
+	}
 }
 
 // The lock of another user says nothing about a successor.
@@ -558,4 +591,29 @@ func TestCloseListener(t *testing.T) {
 	assert.Zero(t, group.Spares(next.g))
 	assert.Len(t, who(t, address, 100), 1)
 	require.NoError(t, next.g.Close())
+}
+
+// Then the listeners from before leave: their number of spares must not have fallen.
+func TestCloseListenerThenOld(t *testing.T) {
+	if !testproc.Netns(t) {
+		return
+	}
+	old := testproc.Start(t, "plain", "o", "3", "tcp4", "127.0.0.1:0", strconv.Itoa(os.Getuid()))
+	address := old.Receive()
+	s := start(t, 3, "tcp4", address)
+	require.NoError(t, s.g.TakeOver(t.Context(), 0))
+	mine := map[string]int{"\x01": 200}
+	for _, l := range s.g.Listeners()[:2] {
+		require.NoError(t, l.Close())
+		assert.Equal(t, mine, who(t, address, 200))
+	}
+	for _, i := range []string{"0", "1", "2"} {
+		require.Equal(t, "ok", old.Ask(i))
+		assert.Equal(t, mine, who(t, address, 200))
+	}
+	require.NoError(t, group.Settled(t.Context(), s.g))
+	assert.Zero(t, group.Spares(s.g))
+	assert.False(t, attached(t, s.g.Listeners()[2]))
+	require.NoError(t, s.g.Close())
+	require.ErrorIs(t, <-s.done, net.ErrClosed)
 }

@@ -238,8 +238,9 @@ func refuse(args []string, _ *bufio.Scanner, out io.Writer) error {
 		if err := g.TakeOver(ctx, 0); err != nil {
 			return err
 		}
+		forgiven := errno == unix.ENOPROTOOPT || errno == unix.EPERM
 		err := errors.Join(old.Drain(ctx), <-oldDone)
-		if forgiven := errno == unix.ENOPROTOOPT || errno == unix.EPERM; forgiven != (err == nil) || !forgiven && !errors.Is(err, errno) {
+		if forgiven != (err == nil) || !forgiven && !errors.Is(err, errno) {
 			return fmt.Errorf("Drain: %w", err)
 		}
 		if err := group.Settled(ctx, g); err != nil {
@@ -247,6 +248,9 @@ func refuse(args []string, _ *bufio.Scanner, out io.Writer) error {
 		}
 		if n := group.Spares(g); n != 0 && err == nil {
 			return fmt.Errorf("%d spares remain", n)
+		}
+		if err := group.OpenAndClose(ctx, g); forgiven != (err == nil) || !forgiven && !errors.Is(err, errno) {
+			return fmt.Errorf("a spare is closed in sight: %w", err)
 		}
 		if err := ask(address); err != nil {
 			return err
@@ -261,6 +265,8 @@ func refuse(args []string, _ *bufio.Scanner, out io.Writer) error {
 		err = deny(unix.SYS_SETSOCKOPT, 2, unix.SO_ATTACH_REUSEPORT_CBPF, errno)
 	case "detach":
 		err = deny(unix.SYS_SETSOCKOPT, 2, unix.SO_DETACH_REUSEPORT_BPF, errno)
+	case "spare": // when the program is attached already
+		err = deny(unix.SYS_SETSOCKOPT, 2, unix.SO_REUSEPORT, errno)
 	case "sock_diag":
 		err = deny(unix.SYS_SOCKET, 0, unix.AF_NETLINK, errno)
 	}
@@ -325,7 +331,7 @@ func TestRefused(t *testing.T) {
 	case "mips", "mips64", "ppc64":
 		t.Skip("the filter is written for little-endian machines")
 	}
-	for _, what := range []string{"attach", "detach", "blind", "sock_diag"} {
+	for _, what := range []string{"attach", "detach", "spare", "blind", "sock_diag"} {
 		for _, errno := range []syscall.Errno{unix.EPERM, unix.EOPNOTSUPP, unix.EINVAL, unix.ENOPROTOOPT} {
 			t.Run(what+" "+unix.ErrnoName(errno), func(t *testing.T) {
 				answer := testproc.Start(t, "refuse", what, strconv.Itoa(int(errno))).Receive()

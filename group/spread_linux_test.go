@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -90,6 +91,80 @@ func TestProbesUnseen(t *testing.T) {
 			answered, lost := stop()
 			assert.Empty(t, lost)
 			assert.EqualValues(t, answered, accepted+s.sum())
+			require.NoError(t, s.g.Close())
+			require.NoError(t, <-s.done)
+		}
+	}
+}
+
+// Nor does another process of the generation see one, while the newcomer settles.
+func TestProbesUnseenByWorkers(t *testing.T) {
+	if !testproc.Netns(t) {
+		return
+	}
+	old := count(t, 2, "tcp4", "127.0.0.1:0")
+	old.serve()
+	address := old.g.Addr().String()
+	worker := count(t, 2, "tcp4", address)
+	worker.serve()
+	s := count(t, 1, "tcp4", address)
+	s.serve()
+	require.NoError(t, s.g.TakeOver(t.Context(), 3))
+	who(t, address, 100)
+	require.NoError(t, old.g.Drain(t.Context()))
+	require.NoError(t, group.Settled(t.Context(), s.g))
+	who(t, address, 100)
+	assert.Zero(t, old.sum())
+	assert.NotZero(t, s.sum())
+	assert.EqualValues(t, 200, worker.sum()+s.sum())
+	require.NoError(t, s.g.Close())
+	require.NoError(t, worker.g.Close())
+}
+
+// What nobody accepts is waited for until ctx ends, and counted.
+func TestDrainCounts(t *testing.T) {
+	if !testproc.Netns(t) {
+		return
+	}
+	old := count(t, 1, "tcp4", "127.0.0.1:0") // does not serve
+	conns := dialAll(t, old.g.Addr().String(), 3)
+	s := start(t, 1, "tcp4", old.g.Addr().String())
+	require.NoError(t, s.g.TakeOver(t.Context(), 0))
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	err := old.g.Drain(ctx)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	assert.ErrorContains(t, err, "3 connections abandoned")
+	for _, c := range conns {
+		_, err := c.Read(make([]byte, 1))
+		assert.Error(t, err)
+	}
+	require.NoError(t, s.g.Close())
+	require.NoError(t, <-s.done)
+}
+
+// A listener that is being drained, out of sight but not closed, has its number still,
+// unless it was out of sight before the newcomer listened.
+func TestTakeOverFromBlinded(t *testing.T) {
+	if !testproc.Netns(t) {
+		return
+	}
+	for _, network := range []string{"tcp4", "tcp6"} {
+		for _, before := range []bool{false, true} {
+			l := joinNetwork(t, network, map[string]string{"tcp4": "127.0.0.1:0", "tcp6": "[::1]:0"}[network])
+			if before {
+				require.NoError(t, group.Blind(l.(*net.TCPListener)))
+			}
+			s := start(t, 2, network, l.Addr().String())
+			if !before {
+				require.NoError(t, group.Blind(l.(*net.TCPListener)))
+			}
+			require.NoError(t, s.g.TakeOver(t.Context(), 0))
+			assert.Equal(t, !before, group.Spares(s.g) == 1)
+			assert.Equal(t, map[string]int{"\x01": 100}, who(t, l.Addr().String(), 100))
+			require.NoError(t, l.Close())
+			require.NoError(t, group.Settled(t.Context(), s.g))
+			assert.Zero(t, group.Spares(s.g))
 			require.NoError(t, s.g.Close())
 			require.NoError(t, <-s.done)
 		}
@@ -202,13 +277,14 @@ func TestOpensAndCloses(t *testing.T) {
 	if !testproc.Netns(t) {
 		return
 	}
-	const cycles = 5_000
+	const cycles = 1_500
 	for _, at := range [][2]string{{"tcp4", "127.0.0.1:0"}, {"tcp6", "[::1]:0"}} {
 		s := start(t, 1, at[0], at[1])
 		require.NoError(t, group.Steer(s.g, 0))
 		stop := load(s.g.Addr().String(), 16)
 		for range cycles {
 			require.NoError(t, group.OpenAndClose(t.Context(), s.g))
+			require.NoError(t, ask(s.g.Addr().String())) // lets the others run, too
 		}
 		answered, lost := stop()
 		assert.NotZero(t, answered)

@@ -129,8 +129,8 @@ func (g *Group) steer(ctx context.Context, members int, h *hold) error {
 			return err
 		}
 	}
-	for range 5 {
-		all, err := g.peers()
+	for try := range 6 {
+		all, err := g.peers(try%2 == 0)
 		if err != nil {
 			return err
 		}
@@ -204,8 +204,11 @@ func (g *Group) divide(members int, all []sockdiag.Socket, h *hold) (newest []ui
 var errMoved = errors.New("the members have other numbers")
 
 // peers returns the listeners of the group's address that share with it, its own
-// among them, in the order in which they began to listen.
-func (g *Group) peers() ([]sockdiag.Socket, error) {
+// among them, in the order in which they began to listen. One that is being drained
+// is out of sight, and has its number until it is closed, but only among those that
+// began to listen before it was hidden: whoever comes later begins a group of his own.
+// Only a probe can tell whether those belong here, too.
+func (g *Group) peers(hidden bool) ([]sockdiag.Socket, error) {
 	m := g.first()
 	if m == nil {
 		return nil, g.closedError("take over")
@@ -222,9 +225,7 @@ func (g *Group) peers() ([]sockdiag.Socket, error) {
 	}
 	mine := all[me]
 	all = slices.DeleteFunc(all, func(s sockdiag.Socket) bool {
-		// One that is being drained is out of sight already, and has its number
-		// until it is closed.
-		device := s.Interface == mine.Interface || s.Interface == invisible
+		device := s.Interface == mine.Interface || hidden && s.Interface == invisible
 		return s.Local != mine.Local || s.V6Only != mine.V6Only || !device || s.UID != mine.UID
 	})
 	if family == unix.AF_INET { // is listed newest first
@@ -305,6 +306,9 @@ func (g *Group) arrangement(ctx context.Context, n int, base program, known []ui
 		if err != nil {
 			return nil, err
 		}
+		if m != nil && slices.Contains(found, m) { // an index is out of range
+			return nil, errMoved
+		}
 		found[i] = m
 	}
 	return found, nil
@@ -361,7 +365,7 @@ func (g *Group) undo(ctx context.Context) error {
 	if len(g.spares()) > 0 {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.config.Handshake+10*time.Second)
 		defer cancel()
-		if g.closeSpares(ctx, nil) != nil {
+		if g.closeSpares(ctx, nil, true) != nil && g.closeSpares(ctx, nil, false) != nil {
 			// They cannot be told from the others. The newest first: none of the members
 			// that stay gets another number then.
 			for _, m := range slices.Backward(g.spares()) {
@@ -413,7 +417,7 @@ func (g *Group) settleLater(ctx context.Context, h *hold) {
 		case <-hold.C:
 			waiting = false
 		case <-tick.C:
-			all, err := g.peers()
+			all, err := g.peers(true)
 			waiting = err != nil || slices.ContainsFunc(all, func(s sockdiag.Socket) bool {
 				return slices.Contains(h.before, s.Cookie)
 			})
@@ -426,8 +430,8 @@ func (g *Group) settleLater(ctx context.Context, h *hold) {
 		return
 	}
 	named := h.named
-	for range 5 {
-		err := g.closeSpares(ctx, named)
+	for try := range 6 {
+		err := g.closeSpares(ctx, named, try%2 == 0)
 		if ctx.Err() != nil {
 			return // Drain or Close does the rest
 		}
@@ -449,12 +453,12 @@ func (g *Group) settleLater(ctx context.Context, h *hold) {
 // may go to, if they are known; if not, they are found out, and meanwhile any may get
 // some. Before each close there is a program that names none of the spares, and not
 // the member that the close moves.
-func (g *Group) closeSpares(ctx context.Context, named []uint32) error {
+func (g *Group) closeSpares(ctx context.Context, named []uint32, hidden bool) error {
 	m := g.first()
 	if len(g.spares()) == 0 {
 		return nil
 	}
-	members, err := g.cookies()
+	members, err := g.cookies(hidden)
 	if err != nil {
 		return err
 	}
@@ -467,11 +471,13 @@ func (g *Group) closeSpares(ctx context.Context, named []uint32) error {
 	if err != nil {
 		return err
 	}
-	if named == nil {
-		for i, m := range found {
-			if m != nil && !m.spare {
-				named = append(named, uint32(i))
-			}
+	for i, m := range found {
+		switch {
+		case m == nil || m.spare:
+		case exposed:
+			named = append(named, uint32(i))
+		default: // named are not what they were
+			return errMoved
 		}
 	}
 	for {
@@ -480,7 +486,7 @@ func (g *Group) closeSpares(ctx context.Context, named []uint32) error {
 			return nil
 		}
 		// Who comes or goes changes the numbers.
-		now, err := g.cookies()
+		now, err := g.cookies(hidden)
 		if err != nil {
 			return err
 		}
@@ -542,8 +548,8 @@ func (g *Group) closeSpares(ctx context.Context, named []uint32) error {
 }
 
 // cookies returns those of all listeners that share the address.
-func (g *Group) cookies() ([]uint64, error) {
-	all, err := g.peers()
+func (g *Group) cookies(hidden bool) ([]uint64, error) {
+	all, err := g.peers(hidden)
 	if err != nil {
 		return nil, err
 	}
