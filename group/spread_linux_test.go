@@ -277,7 +277,7 @@ func TestOpensAndCloses(t *testing.T) {
 	if !testproc.Netns(t) {
 		return
 	}
-	const cycles = 1_500
+	const cycles = 1_000
 	for _, at := range [][2]string{{"tcp4", "127.0.0.1:0"}, {"tcp6", "[::1]:0"}} {
 		s := start(t, 1, at[0], at[1])
 		require.NoError(t, group.Steer(s.g, 0))
