@@ -34,7 +34,7 @@ func TestSupported(t *testing.T) {
 		"openbsd":   {reuse.Addr: true, reuse.Port: true, reuse.Exclusive: true},
 		"aix":       {reuse.Addr: true, reuse.Port: true},
 		"illumos":   {reuse.Addr: true, reuse.Exclusive: true},
-		"windows":   {reuse.Addr: true, reuse.Exclusive: true, reuse.DeferPort: !onWine()},
+		"windows":   {reuse.Addr: true, reuse.Exclusive: true, reuse.DeferPort: true},
 		"js":        {}, "wasip1": {}, "plan9": {},
 	}[runtime.GOOS]
 	if !ok {
