@@ -5,6 +5,7 @@ import (
 	"os"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -64,6 +65,51 @@ func TestListeners(t *testing.T) {
 			require.Len(t, list, 1)
 			assert.EqualValues(t, 1, list[0].Queue)
 		}
+	}
+}
+
+// A UDP socket is found by whether it is connected, with what is queued on it.
+func TestPackets(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		network, address string
+		family           uint8
+		v6only           bool
+	}{
+		{"udp4", "127.0.0.1:0", unix.AF_INET, false},
+		{"udp4", "0.0.0.0:0", unix.AF_INET, false},
+		{"udp6", "[::1]:0", unix.AF_INET6, false},
+		{"udp6", "[::]:0", unix.AF_INET6, true},
+		{"udp", ":0", unix.AF_INET6, false},
+	} {
+		p, err := net.ListenPacket(tt.network, tt.address)
+		require.NoError(t, err)
+		defer p.Close()
+		at := p.LocalAddr().(*net.UDPAddr).AddrPort()
+		list, err := UDP(tt.family, at.Port(), Unconnected)
+		require.NoError(t, err)
+		require.Len(t, list, 1, "%v", at)
+		got := list[0]
+		assert.Equal(t, at, got.Local)
+		assert.EqualValues(t, Unconnected, got.State)
+		assert.EqualValues(t, os.Getuid(), got.UID)
+		assert.Equal(t, cookie(t, p.(syscall.Conn)), got.Cookie)
+		assert.Zero(t, got.Queue)
+		if at.Addr().IsUnspecified() {
+			assert.Equal(t, tt.v6only, got.V6Only, "%s %s", tt.network, tt.address)
+		}
+		c, err := net.Dial("udp", p.LocalAddr().String())
+		require.NoError(t, err)
+		defer c.Close()
+		_, err = c.Write([]byte{1})
+		require.NoError(t, err)
+		require.Eventually(t, func() bool {
+			list, err = UDP(tt.family, at.Port(), Unconnected)
+			return err == nil && len(list) == 1 && list[0].Queue > 0
+		}, 10*time.Second, time.Millisecond)
+		list, err = UDP(tt.family, c.LocalAddr().(*net.UDPAddr).AddrPort().Port(), Unconnected)
+		require.NoError(t, err)
+		assert.Empty(t, list, "it is connected")
 	}
 }
 

@@ -1,0 +1,46 @@
+//go:build !linux
+
+package group
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime"
+)
+
+// Other systems: sockets can be opened, used and closed.
+
+// TakeOver makes sure that this group receives datagrams and that the sockets from
+// before can be drained. It is for Linux only so far: here it returns an error that
+// wraps errors.ErrUnsupported, or net.ErrClosed after Drain or Close.
+func (g *PacketGroup) TakeOver(ctx context.Context, members int) error {
+	if err := g.mayTakeOver(ctx, members); err != nil {
+		return err
+	}
+	return packetsUnsupported()
+}
+
+// Drain ends reads, which return net.ErrClosed then, and returns an error that wraps
+// errors.ErrUnsupported, as datagrams may be lost. Writes work until Close.
+func (g *PacketGroup) Drain(context.Context) error {
+	if err := g.begin("drain"); err != nil {
+		return err
+	}
+	errs := []error{packetsUnsupported()}
+	for _, c := range g.conns {
+		if err := c.endReads(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func packetsUnsupported() error {
+	return fmt.Errorf("group: %w: a UDP socket cannot be hidden from new datagrams and still answer on %s", errors.ErrUnsupported, runtime.GOOS)
+}
+
+func blindPacket(*net.UDPConn)              {}
+func source(netip.AddrPort) ([]byte, error) { return nil, nil }
