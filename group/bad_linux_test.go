@@ -279,7 +279,7 @@ func refuse(args []string, _ *bufio.Scanner, out io.Writer) error {
 			return fmt.Errorf("TakeOver: %w", err)
 		}
 	}
-	if n := openFiles(); n != files {
+	if n := openFiles(); n > files { // the last connection may have been open still
 		return fmt.Errorf("%d descriptors, were %d", n, files)
 	}
 	if !fewer(goroutines) {
