@@ -41,7 +41,6 @@ import (
 	"net"
 	"os"
 	"runtime"
-	"slices"
 	"sync"
 	"time"
 
@@ -110,9 +109,8 @@ type Group struct {
 	mu      sync.Mutex
 	members []*member // the kernel's sockets: one for each listener, and spares
 	left    []*member // spares that are closed and may have a connection in hand
-	hold    *hold     // what TakeOver has still to undo
-	failed  error     // or could not undo
 	probes  probes
+	steered
 }
 
 // Listen opens the listeners of a group, all or none. network is "tcp", "tcp4" or
@@ -225,13 +223,14 @@ func (g *Group) Listeners() []net.Listener {
 }
 
 // Serve calls serve once for each listener, as with http.Server.Serve, and returns
-// when all calls have. It returns nil if that is because of Drain or Close. If
+// when all calls have. It returns nil if that is because of Drain or Close, and an
+// error that wraps [net.ErrClosed] if they were over before it was called. If
 // a call ends before, its listener would still get its share of the connections:
 // the group is closed then, and Serve returns that call's error. If a call ends
 // because its listener was closed, the others go on, and Serve returns that call's
 // error when they have ended, too.
 func (g *Group) Serve(serve func(net.Listener) error) error {
-	if g.isEnded() {
+	if g.openListener() == nil { // while Drain waits there is still work to do
 		return g.closedError("accept")
 	}
 	var calls sync.WaitGroup
@@ -347,12 +346,6 @@ func (g *Group) takeMembers() (members, left []*member) {
 	members, left = g.members, g.left
 	g.members, g.left = nil, nil
 	return members, left
-}
-
-func (g *Group) allMembers() []*member {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return slices.Clone(g.members)
 }
 
 // end makes Accept return net.ErrClosed, and waits for the members' goroutines. The

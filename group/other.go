@@ -43,9 +43,9 @@ func unsupported() error {
 }
 
 type (
-	hold   struct{}
-	lock   struct{}
-	probes struct{}
+	steered struct{}
+	lock    struct{}
+	probes  struct{}
 )
 
 func (*probes) swallow(*net.TCPConn, *member) bool   { return false }
@@ -57,6 +57,6 @@ func detach(*member) error                           { return nil }
 func blind(*net.TCPListener) error                   { return nil }
 func cookieOf(*net.TCPListener) (uint64, error)      { return 0, nil }
 func (g *Group) stopHolding()                        {}
-func (g *Group) releaseHold()                        {}
+func (g *Group) releaseHold()                        { g.steered = steered{} }
 func (g *Group) detachHold() error                   { return nil }
 func (g *Group) standIn(*listener)                   {}

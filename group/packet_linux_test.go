@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -36,8 +35,6 @@ var packetChildren = map[string]testproc.Child{
 	"packet echo":  packetEcho,
 	"packet limit": packetLimit,
 }
-
-func init() { maps.Copy(accidentChildren, packetChildren) }
 
 // echo sends back what it reads, until reads end.
 func echo(c net.PacketConn) error {

@@ -32,12 +32,15 @@ func count(t *testing.T, size int, network, address string) *counted {
 
 func (c *counted) serve() {
 	var i atomic.Int64
+	serving := make(chan struct{}, len(c.accepted))
 	go func() {
 		c.done <- c.g.Serve(func(l net.Listener) error {
 			n := &c.accepted[i.Add(1)-1]
+			serving <- struct{}{}
 			return answer(countingListener{l, n})
 		})
 	}()
+	<-serving
 }
 
 type countingListener struct {

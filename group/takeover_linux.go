@@ -77,6 +77,18 @@ func (g *Group) lockAndSteer(ctx context.Context, members int) error {
 	return nil
 }
 
+// steered is what a group keeps of its TakeOver.
+type steered struct {
+	hold   *hold // what is still to be undone
+	failed error // what could not be undone
+}
+
+func (g *Group) allMembers() []*member {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.members)
+}
+
 func (g *Group) key() string {
 	at := g.Addr().(*net.TCPAddr)
 	return key(at.IP, at.Zone, at.Port, g.network == "tcp" && at.IP.To4() == nil && at.IP.IsUnspecified())
