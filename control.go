@@ -56,7 +56,7 @@ func verdict(o Option) semantics.Verdict {
 func (c Config) possible(network string, dial bool) error {
 	for o := Addr; o <= lastOption; o++ {
 		if c.get(o) == On {
-			if err := refuse(o, network, dial); err != nil {
+			if err := refuse(o, verdict(o), network, dial); err != nil {
 				return &OptionError{Op: "set", Option: o, Err: err}
 			}
 		}
@@ -65,9 +65,8 @@ func (c Config) possible(network string, dial bool) error {
 }
 
 // refuse returns why no listener, or no dialed socket, of a network can have an
-// option.
-func refuse(o Option, network string, dial bool) error {
-	v := verdict(o)
+// option with that verdict.
+func refuse(o Option, v semantics.Verdict, network string, dial bool) error {
 	switch {
 	case strings.HasPrefix(network, "unix"):
 		// AF_UNIX: SO_REUSEPORT is EOPNOTSUPP from Linux 6.13 on and was taken and
@@ -105,9 +104,10 @@ func (c Config) idle() bool {
 // A setup puts a Config's options on one socket, or on one after the other:
 // package net calls Control twice for a listener that falls back from MPTCP.
 type setup struct {
-	config Config
-	dial   bool
-	late   bool // ListenPacket, Dial: share after the bind if need be
+	config  Config
+	checked bool // the Config makes sense
+	dial    bool
+	late    bool // ListenPacket, Dial: share after the bind if need be
 
 	network, address string
 
@@ -122,7 +122,10 @@ func (s *setup) control(network, address string, rc syscall.RawConn) error {
 		return syscall.EINVAL
 	}
 	s.network, s.address = network, address
-	s.firstErr, s.err = s.err, s.config.Check()
+	s.firstErr, s.err = s.err, nil
+	if !s.checked {
+		s.err = s.config.Check()
+	}
 	if s.err != nil {
 		return s.err
 	}
@@ -219,10 +222,10 @@ func (s *setup) refuse(o Option, fd uintptr) error {
 	default:
 		return net.UnknownNetworkError(s.network)
 	}
-	if err := refuse(o, s.network, s.dial); err != nil {
+	v, e := verdict(o), table(o)
+	if err := refuse(o, v, s.network, s.dial); err != nil {
 		return err
 	}
-	v, e := verdict(o), table(o)
 	if v.Holds&semantics.Listens != semantics.Listens && !s.dial {
 		p, err := s.place(fd)
 		if err != nil {
@@ -232,7 +235,7 @@ func (s *setup) refuse(o Option, fd uintptr) error {
 			return refusal(v.Why)
 		}
 	}
-	for other := Addr; other <= lastOption; other++ {
+	for other := Addr; e.clears != 0 && other <= lastOption; other++ {
 		if e.clears.has(other) && s.config.get(other) == On {
 			return refusal("not together with " + other.String())
 		}

@@ -41,7 +41,7 @@ func (c Config) Dial(ctx context.Context, network, laddr, raddr string) (net.Con
 		}
 		d.LocalAddr = local
 	}
-	s := setup{config: c, dial: true, late: true}
+	s := setup{config: c, checked: true, dial: true, late: true}
 	late := udpSharesLate && strings.HasPrefix(network, "udp") && addrPort(d.LocalAddr).Port() == 0
 	d, err := c.Dialer(d)
 	if err != nil {

@@ -25,7 +25,7 @@ func (c Config) Listen(ctx context.Context, network, address string) (net.Listen
 	if err := c.ready(network, address, false); err != nil {
 		return nil, opError("listen", network, err)
 	}
-	s := setup{config: c}
+	s := setup{config: c, checked: true}
 	l, err := s.listenConfig().Listen(ctx, network, address)
 	if err != nil {
 		return nil, s.bothErrors(err)
@@ -47,7 +47,7 @@ func (c Config) ListenPacket(ctx context.Context, network, address string) (net.
 	if err := c.ready(network, address, false); err != nil {
 		return nil, opError("listen", network, err)
 	}
-	s := setup{config: c, late: true}
+	s := setup{config: c, checked: true, late: true}
 	p, err := s.listenConfig().ListenPacket(ctx, network, address)
 	if err != nil {
 		return nil, err
