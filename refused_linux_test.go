@@ -7,57 +7,15 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"runtime"
 	"strconv"
 	"syscall"
 	"testing"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"example.com/reuse"
 	"example.com/reuse/internal/testproc"
 )
-
-// refuse makes the kernel answer a system call with an errno, for the rest of this
-// process: setsockopt of SO_REUSEPORT, whose second and third argument are the level
-// and the name, or another call whatever its arguments are.
-func refuse(call int, errno syscall.Errno) error {
-	const (
-		number = 0 // offsets in struct seccomp_data, of the lower halves
-		level  = 24
-		name   = 32
-	)
-	load := func(offset uint32) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: offset}
-	}
-	unless := func(k int, skip uint8) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(k), Jf: skip}
-	}
-	ret := func(k uint32) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: k}
-	}
-	program := []unix.SockFilter{
-		load(number), unless(call, 5),
-		load(level), unless(unix.SOL_SOCKET, 3),
-		load(name), unless(unix.SO_REUSEPORT, 1),
-		ret(unix.SECCOMP_RET_ERRNO | uint32(errno)),
-		ret(unix.SECCOMP_RET_ALLOW),
-	}
-	if call != unix.SYS_SETSOCKOPT { // whatever its arguments
-		program = append(append(program[:1:1], unless(call, 1)), program[6:]...)
-	}
-	fprog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return os.NewSyscallError("prctl", err)
-	}
-	_, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&fprog)))
-	if e != 0 {
-		return os.NewSyscallError("seccomp", e)
-	}
-	return nil
-}
 
 // refused is a child whose kernel refuses SO_REUSEPORT with the errno that is its
 // argument. It answers with the first promise that was not kept.
@@ -68,7 +26,8 @@ func refused(args []string, _ *bufio.Scanner, out io.Writer) error {
 	}
 	errno := syscall.Errno(n)
 	unsupported := errno == unix.ENOPROTOOPT || errno == unix.EOPNOTSUPP || errno == unix.ENOSYS
-	if err := refuse(unix.SYS_SETSOCKOPT, errno); err != nil {
+	err = testproc.Deny(errno, unix.SYS_SETSOCKOPT, testproc.Arg{Index: 1, Value: unix.SOL_SOCKET}, testproc.Arg{Index: 2, Value: unix.SO_REUSEPORT})
+	if err != nil {
 		fmt.Fprintln(out, "skip:", err)
 		return nil
 	}
@@ -125,7 +84,7 @@ func refused(args []string, _ *bufio.Scanner, out io.Writer) error {
 // filtered is a child that gets no socket, with an errno that would otherwise mean
 // that something is not supported.
 func filtered(_ []string, _ *bufio.Scanner, out io.Writer) error {
-	if err := refuse(unix.SYS_SOCKET, unix.ENOSYS); err != nil {
+	if err := testproc.Deny(unix.ENOSYS, unix.SYS_SOCKET); err != nil {
 		fmt.Fprintln(out, "skip:", err)
 		return nil
 	}
@@ -140,7 +99,7 @@ func filtered(_ []string, _ *bufio.Scanner, out io.Writer) error {
 // A probe that got no socket tells nothing, whatever the errno.
 func TestSupportedWithoutSocket(t *testing.T) {
 	t.Parallel()
-	needFilter(t)
+	testproc.NeedDeny(t)
 	if answer := testproc.Start(t, "filtered").Receive(); answer != "refusing" {
 		t.Skip(answer)
 	}
@@ -150,7 +109,7 @@ func TestSupportedWithoutSocket(t *testing.T) {
 // only if it says that there is no such option.
 func TestKernelRefuses(t *testing.T) {
 	t.Parallel()
-	needFilter(t)
+	testproc.NeedDeny(t)
 	for _, errno := range []syscall.Errno{unix.ENOPROTOOPT, unix.EOPNOTSUPP, unix.ENOSYS, unix.EPERM, unix.EINVAL, unix.EACCES, unix.EADDRINUSE, unix.ENOMEM} {
 		t.Run(unix.ErrnoName(errno), func(t *testing.T) {
 			t.Parallel()
@@ -159,15 +118,5 @@ func TestKernelRefuses(t *testing.T) {
 				t.Skip(answer)
 			}
 		})
-	}
-}
-
-// needFilter skips a test where the filters of this file do not fit.
-func needFilter(t testing.TB) {
-	switch runtime.GOARCH {
-	case "386", "s390x":
-		t.Skip("setsockopt is not a system call of its own here")
-	case "mips", "mips64", "ppc64":
-		t.Skip("the filter is written for little-endian machines")
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
-	"unsafe"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -171,35 +170,6 @@ func openFiles() int {
 	return len(d)
 }
 
-// deny makes the kernel answer a system call whose third argument is a with an errno,
-// for the rest of this process.
-func deny(call, argument, a int, errno syscall.Errno) error {
-	load := func(offset uint32) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: offset}
-	}
-	unless := func(k int, skip uint8) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(k), Jf: skip}
-	}
-	ret := func(k uint32) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: k}
-	}
-	program := []unix.SockFilter{
-		load(0), unless(call, 3), // offsets in struct seccomp_data, of the lower halves
-		load(16 + 8*uint32(argument)), unless(a, 1),
-		ret(unix.SECCOMP_RET_ERRNO | uint32(errno)),
-		ret(unix.SECCOMP_RET_ALLOW),
-	}
-	fprog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return os.NewSyscallError("prctl", err)
-	}
-	_, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&fprog)))
-	if e != 0 {
-		return os.NewSyscallError("seccomp", e)
-	}
-	return nil
-}
-
 // refuse is a process whose kernel refuses what its first argument says, with the
 // errno of the second. It answers with the first promise that was not kept.
 func refuse(args []string, _ *bufio.Scanner, out io.Writer) error {
@@ -231,7 +201,7 @@ func refuse(args []string, _ *bufio.Scanner, out io.Writer) error {
 		return err
 	}
 	if args[0] == "blind" { // as before 5.7, it is to be done without, or an error of Drain
-		if err := deny(unix.SYS_SETSOCKOPT, 2, unix.SO_BINDTOIFINDEX, errno); err != nil {
+		if err := testproc.Deny(errno, unix.SYS_SETSOCKOPT, testproc.Arg{Index: 2, Value: unix.SO_BINDTOIFINDEX}); err != nil {
 			fmt.Fprintln(out, "skip:", err)
 			return nil
 		}
@@ -262,13 +232,13 @@ func refuse(args []string, _ *bufio.Scanner, out io.Writer) error {
 	files, goroutines := openFiles(), runtime.NumGoroutine()
 	switch args[0] {
 	case "attach":
-		err = deny(unix.SYS_SETSOCKOPT, 2, unix.SO_ATTACH_REUSEPORT_CBPF, errno)
+		err = testproc.Deny(errno, unix.SYS_SETSOCKOPT, testproc.Arg{Index: 2, Value: unix.SO_ATTACH_REUSEPORT_CBPF})
 	case "detach":
-		err = deny(unix.SYS_SETSOCKOPT, 2, unix.SO_DETACH_REUSEPORT_BPF, errno)
+		err = testproc.Deny(errno, unix.SYS_SETSOCKOPT, testproc.Arg{Index: 2, Value: unix.SO_DETACH_REUSEPORT_BPF})
 	case "spare": // when the program is attached already
-		err = deny(unix.SYS_SETSOCKOPT, 2, unix.SO_REUSEPORT, errno)
+		err = testproc.Deny(errno, unix.SYS_SETSOCKOPT, testproc.Arg{Index: 2, Value: unix.SO_REUSEPORT})
 	case "sock_diag":
-		err = deny(unix.SYS_SOCKET, 0, unix.AF_NETLINK, errno)
+		err = testproc.Deny(errno, unix.SYS_SOCKET, testproc.Arg{Index: 0, Value: unix.AF_NETLINK})
 	}
 	if err != nil {
 		fmt.Fprintln(out, "skip:", err)
@@ -325,12 +295,7 @@ func refuse(args []string, _ *bufio.Scanner, out io.Writer) error {
 
 // What the kernel refuses is found in the error, and nothing is left behind.
 func TestRefused(t *testing.T) {
-	switch runtime.GOARCH {
-	case "386", "s390x":
-		t.Skip("setsockopt is not a system call of its own here")
-	case "mips", "mips64", "ppc64":
-		t.Skip("the filter is written for little-endian machines")
-	}
+	testproc.NeedDeny(t)
 	for _, what := range []string{"attach", "detach", "spare", "blind", "sock_diag"} {
 		for _, errno := range []syscall.Errno{unix.EPERM, unix.EOPNOTSUPP, unix.EINVAL, unix.ENOPROTOOPT} {
 			t.Run(what+" "+unix.ErrnoName(errno), func(t *testing.T) {

@@ -14,6 +14,8 @@
 // Drain comes before Shutdown: a server of net/http that is shutting down drops the
 // requests that it has accepted and not yet read.
 //
+// A [PacketGroup] does the same for UDP.
+//
 // # Why connections are lost otherwise
 //
 // The kernel gives a new connection to a listener when its SYN arrives. When

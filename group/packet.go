@@ -311,3 +311,35 @@ type rawPacketConn struct {
 }
 
 func (r *rawPacketConn) Read(f func(fd uintptr) bool) error { return r.c.readError(r.RawConn.Read(f)) }
+
+// TakeOver makes sure that this group receives datagrams, beside whoever received
+// them before, and that the sockets from before can be drained: the newest of this
+// address, as many as members says, are enough; 0 means this group's own. In
+// a generation of several processes each calls ListenPacket, and then exactly one
+// calls TakeOver with the number of all their sockets.
+//
+// Nothing is steered: old and new sockets receive, each its flows, until the old
+// ones drain. Then what arrives goes to the new ones. So nobody waits for anybody,
+// and newcomers may come at the same time.
+//
+// An error wraps os.ErrInvalid if there are not as many sockets; net.ErrClosed after
+// Drain or Close; errors.ErrUnsupported on systems without a way to drain.
+func (g *PacketGroup) TakeOver(ctx context.Context, members int) error {
+	return g.takeOver(ctx, members)
+}
+
+// Drain turns new datagrams away from this group, to those that share its address,
+// and waits until what is queued has been read. Then reads return net.ErrClosed.
+// Writes work until Close, which is due when the last answer is written.
+//
+// It returns nil only if another socket of this user received on the address all the
+// time, and the queues were empty when reads ended. Otherwise the error says why, and
+// how many datagrams were abandoned. At the end of ctx what is left is abandoned;
+// nobody else ends the wait for a reader that does not read.
+//
+// The kernel must be Linux 5.4 or later: before, it goes on to choose a connected
+// socket that shares an address for the datagrams of strangers (source).
+//
+// On systems other than Linux Drain ends reads at once, and the error wraps
+// errors.ErrUnsupported.
+func (g *PacketGroup) Drain(ctx context.Context) error { return g.drain(ctx) }

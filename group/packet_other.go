@@ -13,19 +13,14 @@ import (
 
 // Other systems: sockets can be opened, used and closed.
 
-// TakeOver makes sure that this group receives datagrams and that the sockets from
-// before can be drained. It is for Linux only so far: here it returns an error that
-// wraps errors.ErrUnsupported, or net.ErrClosed after Drain or Close.
-func (g *PacketGroup) TakeOver(ctx context.Context, members int) error {
+func (g *PacketGroup) takeOver(ctx context.Context, members int) error {
 	if err := g.mayTakeOver(ctx, members); err != nil {
 		return err
 	}
 	return packetsUnsupported()
 }
 
-// Drain ends reads, which return net.ErrClosed then, and returns an error that wraps
-// errors.ErrUnsupported, as datagrams may be lost. Writes work until Close.
-func (g *PacketGroup) Drain(context.Context) error {
+func (g *PacketGroup) drain(context.Context) error {
 	if err := g.begin("drain"); err != nil {
 		return err
 	}
