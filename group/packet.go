@@ -301,8 +301,11 @@ func (c *packetConn) SyscallConn() (syscall.RawConn, error) {
 
 // Close closes this socket alone.
 func (c *packetConn) Close() error {
-	blindPacket(c.UDPConn)
-	return c.UDPConn.Close()
+	err := blindPacket(c.UDPConn)
+	if closeErr := c.UDPConn.Close(); closeErr != nil {
+		return closeErr // the other one may be because it was closed
+	}
+	return err
 }
 
 type rawPacketConn struct {

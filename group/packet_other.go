@@ -37,5 +37,5 @@ func packetsUnsupported() error {
 	return fmt.Errorf("group: %w: a UDP socket cannot be hidden from new datagrams and still answer on %s", errors.ErrUnsupported, runtime.GOOS)
 }
 
-func blindPacket(*net.UDPConn)              {}
+func blindPacket(*net.UDPConn) error        { return nil }
 func source(netip.AddrPort) ([]byte, error) { return nil, nil }
