@@ -184,8 +184,16 @@ func refuse(args []string, _ *bufio.Scanner, out io.Writer) error {
 		if err != nil {
 			return nil, nil, err
 		}
-		done := make(chan error, 1)
-		go func() { done <- g.Serve(answer) }()
+		done, serving := make(chan error, 1), make(chan struct{}, 2)
+		go func() {
+			done <- g.Serve(func(l net.Listener) error {
+				serving <- struct{}{}
+				return answer(l)
+			})
+		}()
+		for range 2 { // their goroutines are counted below
+			<-serving
+		}
 		return g, done, nil
 	}
 	old, oldDone, err := listen("127.0.0.1:0")
