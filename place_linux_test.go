@@ -59,6 +59,20 @@ func TestNotTogether(t *testing.T) {
 	t.Parallel()
 	s := setup{config: Config{Addr: On, Exclusive: On}, network: "udp4", address: "127.0.0.1:1"}
 	assert.ErrorIs(t, s.refuse(Exclusive, 0), refusal("not together with Addr"))
+
+	s.config.Addr = Prefer
+	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
+		if err := rc.Control(s.prepare); err != nil {
+			return err
+		}
+		return s.err
+	}}
+	p, err := lc.ListenPacket(t.Context(), "udp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer p.Close()
+	got, err := Inspect(p.(syscall.Conn))
+	require.NoError(t, err)
+	assert.Equal(t, Off, got.Addr)
 }
 
 func TestResolveKeepsZone(t *testing.T) {
