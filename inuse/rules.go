@@ -1,0 +1,410 @@
+package inuse
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"example.com/reuse"
+	"example.com/reuse/internal/semantics"
+)
+
+// What a kernel decides about two sockets stands in internal/semantics. Here is what
+// can be said without knowing the options of one of them, which no system shows:
+// every set of options is supposed in turn, and what all that are left agree on is
+// certain.
+
+// A bind is a bind that was asked for.
+type bind struct {
+	target
+	system    semantics.System
+	user      int
+	listens   bool // it is for a listener, and not for a dialed socket
+	multicast bool
+	refused   bool // the kernel has refused it, with the first Config
+}
+
+// options returns the options that a socket has when it binds: those that package
+// net sets, and what a Config makes of them.
+func (b *bind) options(c reuse.Config) semantics.Options {
+	has := func(o semantics.Option) bool { return b.system.OptionName(o) != "" }
+	var all semantics.Options
+	change := func(o semantics.Option, s reuse.Setting) {
+		switch {
+		case s == reuse.Off:
+			all &^= semantics.Options(o)
+		case wants(s) && has(o):
+			all |= semantics.Options(o)
+		}
+	}
+	windows := strings.HasPrefix(b.system.Name(), "windows")
+	if b.multicast || b.listens && b.proto == semantics.TCP && !windows {
+		change(semantics.Addr, reuse.On)
+	}
+	switch b.system.Name() {
+	case "linux", "android", "windows", "windows-2000", "solaris", "solaris-11.4", "illumos":
+	default: // the BSDs, macOS and AIX
+		if b.multicast {
+			change(semantics.Port, reuse.On)
+		}
+	}
+	lb := semantics.Port // the same option, except on FreeBSD
+	if has(semantics.LB) {
+		lb = semantics.LB
+	}
+	change(semantics.Addr, c.Addr)
+	change(semantics.Port, c.Port)
+	change(lb, c.PortLB)
+	if wants(c.PortLB) && b.system.Name() == semantics.Solaris114 {
+		all &^= semantics.Options(semantics.Addr)
+	}
+	if wants(c.Exclusive) {
+		if keeps := b.listens && b.proto == semantics.TCP && !windows; !keeps {
+			all &^= semantics.Options(semantics.Addr)
+		}
+		all &^= semantics.Options(semantics.Port | semantics.LB)
+		change(semantics.Excl, reuse.On)
+	}
+	return all
+}
+
+func wants(s reuse.Setting) bool { return s == reuse.On || s == reuse.Prefer }
+
+// answer is what the kernel says to the bind beside a holder.
+func (b *bind) answer(first semantics.Binding, c reuse.Config) semantics.Answer {
+	second := semantics.Binding{
+		Proto: b.proto, State: semantics.Bound,
+		Addr: b.local.Addr().WithZone(""), V6Only: b.v6only, Port: b.local.Port(),
+		Options: b.options(c), User: b.user,
+	}
+	if b.listens && b.proto == semantics.TCP {
+		second.State = semantics.Listening
+	}
+	return b.system.Second(first, second)
+}
+
+// A class is a number of holders that the rules do not tell apart.
+type class struct {
+	Holder                       // the first
+	count   int                 // how many there are
+	guesses []semantics.Binding // what they may be
+}
+
+// classes puts holders together, and supposes of each class what it may be.
+func (b *bind) classes(holders []Holder) []*class {
+	var list []*class
+	for _, h := range holders {
+		same := func(c *class) bool {
+			return c.Network == h.Network && c.State == h.State && c.Local == h.Local && c.UID == h.UID && c.orphan == h.orphan
+		}
+		if i := slices.IndexFunc(list, same); i >= 0 {
+			list[i].count++
+			continue
+		}
+		list = append(list, &class{Holder: h, count: 1, guesses: b.guesses(h)})
+	}
+	// Sockets that are bound side by side have let each other in.
+	for _, c := range list {
+		for _, other := range list {
+			if !c.binds() || !other.binds() || c == other && c.count < 2 {
+				continue
+			}
+			beside := target{proto: b.proto, local: c.Local, v6only: c.v6only()}
+			if !beside.overlaps(other.Local.Addr(), other.v6only()) {
+				continue
+			}
+			left := slices.DeleteFunc(slices.Clone(c.guesses), func(g semantics.Binding) bool {
+				return !slices.ContainsFunc(other.guesses, func(o semantics.Binding) bool { return b.together(g, o) })
+			})
+			if len(left) > 0 { // else an option was changed afterwards
+				c.guesses = left
+			}
+		}
+	}
+	return list
+}
+
+// binds tells whether a holder has bound its address itself, and has not got it from
+// a listener or a connect.
+func (c *class) binds() bool { return c.State == listen || c.State == bound }
+
+// together tells whether two bindings can have come to be, one after the other. What
+// is not known can.
+func (b *bind) together(x, y semantics.Binding) bool {
+	early := func(z semantics.Binding) semantics.Binding {
+		z.State = semantics.Bound
+		return z
+	}
+	return b.system.Second(x, y).Err == "" || b.system.Second(y, x).Err == "" ||
+		x.State != y.State && (b.system.Second(early(x), y).Err == "" || b.system.Second(early(y), x).Err == "")
+}
+
+// guesses returns what a holder may be.
+func (b *bind) guesses(h Holder) []semantics.Binding {
+	users := []int{h.UID}
+	if h.UID < 0 {
+		users = []int{b.user, b.user + 1}
+	}
+	var list []semantics.Binding
+	for _, options := range b.system.Subsets() {
+		if options.Has(semantics.Excl) && options&^semantics.Options(semantics.Excl) != 0 {
+			continue // Windows refuses that, and elsewhere it is the same as without
+		}
+		for _, user := range users {
+			list = append(list, semantics.Binding{
+				Proto: b.proto, State: h.state(), Addr: h.Local.Addr().WithZone(""), V6Only: h.v6only(),
+				Options: options, User: user, Port: h.Local.Port(),
+			})
+		}
+	}
+	return list
+}
+
+// state is what the rules make of a holder's state.
+func (h Holder) state() semantics.State {
+	switch {
+	case h.State == listen:
+		return semantics.Listening
+	case h.State == bound || h.State == connected:
+		return semantics.Bound
+	case h.State == timeWait:
+		return semantics.TimeWait
+	case h.State == finWait2 && h.orphan: // Linux keeps it as it keeps TIME_WAIT
+		return semantics.FinWait2
+	case h.State == closeWait:
+		return semantics.CloseWait
+	}
+	return semantics.Established
+}
+
+// A verdict is what becomes of the bind with a Config.
+type verdict struct {
+	config  reuse.Config
+	never   bool   // it is refused, whatever the holders are
+	unknown bool   // the rules do not say
+	depends []need // the holders that it depends on; none: it succeeds
+}
+
+// A need is what a holder must have set for a bind to succeed.
+type need struct {
+	holder *class
+	what   string
+}
+
+// judge says what becomes of the bind with a Config.
+func (b *bind) judge(list []*class, c reuse.Config) verdict {
+	v := verdict{config: c}
+	for _, holder := range list {
+		var good, bad []semantics.Binding
+		for _, g := range holder.guesses {
+			switch a := b.answer(g, c); {
+			case a.Known.How == semantics.Unknown:
+				v.unknown = true
+			case a.OK():
+				good = append(good, g)
+			case !a.First: // else the holder cannot be so
+				bad = append(bad, g)
+			}
+		}
+		switch {
+		case len(good) == 0 && len(bad) > 0:
+			v.never = true
+		case len(good) > 0 && len(bad) > 0:
+			v.depends = append(v.depends, need{holder, b.condition(good, bad)})
+		}
+	}
+	return v
+}
+
+// condition says in what the good guesses differ from the bad ones.
+func (b *bind) condition(good, bad []semantics.Binding) string {
+	var least []semantics.Options // sets of options that suffice
+	for _, g := range good {
+		if !slices.ContainsFunc(good, func(o semantics.Binding) bool {
+			return o.Options != g.Options && o.Options&^g.Options == 0
+		}) && !slices.Contains(least, g.Options) {
+			least = append(least, g.Options)
+		}
+	}
+	var ways []string
+	for _, options := range least {
+		if options == 0 {
+			continue
+		}
+		var names []string
+		for _, o := range options.List() {
+			names = append(names, b.system.OptionName(o))
+		}
+		ways = append(ways, strings.Join(names, " and "))
+	}
+	users := true // they decide, too
+	for _, g := range good {
+		users = users && g.User == b.user
+	}
+	users = users && slices.ContainsFunc(bad, func(o semantics.Binding) bool { return o.User != b.user })
+	s := "set " + strings.Join(ways, " or ") + " too"
+	if slices.Contains(least, 0) {
+		harmful := bad[0].Options
+		for _, o := range bad {
+			harmful &= o.Options
+		}
+		var names []string
+		for _, o := range harmful.List() {
+			names = append(names, b.system.OptionName(o))
+		}
+		if s = "did not set " + strings.Join(names, " or "); len(names) == 0 {
+			s = ""
+		}
+	}
+	if users {
+		if s != "" {
+			s += " and "
+		}
+		s += "is uid " + strconv.Itoa(b.user) + "'s, as yours"
+	}
+	return s
+}
+
+// learn draws the conclusion from a refusal: if all holders but one class would have
+// admitted the bind, those were not the ones, and this one is not what would have.
+func (b *bind) learn(list []*class, c reuse.Config) {
+	var doubtful []*class
+	for _, holder := range list {
+		if slices.ContainsFunc(holder.guesses, func(g semantics.Binding) bool { return !b.answer(g, c).OK() }) {
+			doubtful = append(doubtful, holder)
+		}
+	}
+	if !b.refused || len(doubtful) != 1 {
+		return
+	}
+	holder := doubtful[0]
+	holder.guesses = slices.DeleteFunc(holder.guesses, func(g semantics.Binding) bool { return b.answer(g, c).OK() })
+}
+
+// culprit returns the holder that refuses the bind, or that may, and the rule by
+// which it does. Of several rules it is that for a holder that sets the most: if
+// that is refused, all are.
+func (b *bind) culprit(list []*class, c reuse.Config) (*class, semantics.Answer) {
+	var found *class
+	var why semantics.Answer
+	sure := false
+	for _, holder := range list {
+		var worst semantics.Answer
+		never, most := true, semantics.Options(0)
+		for _, g := range holder.guesses {
+			a := b.answer(g, c)
+			switch {
+			case a.First:
+			case a.OK() || a.Known.How == semantics.Unknown:
+				never = false
+			case worst.Err == "" || g.Options >= most:
+				worst, most = a, g.Options
+			}
+		}
+		if worst.Err != "" && (found == nil || never && !sure) {
+			found, why, sure = holder, worst, never
+		}
+	}
+	return found, why
+}
+
+// candidates are the Configs that Advice may name, the simplest first, without those
+// that come to the same on this system.
+func (b *bind) candidates(c reuse.Config) []reuse.Config {
+	base := reuse.Config{DeferPort: c.DeferPort}
+	list := []reuse.Config{c, base, base, base, base, base, base}
+	list[2].Port = reuse.On
+	list[3].Addr = reuse.On
+	list[4].PortLB = reuse.On
+	list[5].Addr, list[5].Port = reuse.On, reuse.On
+	list[6].Exclusive = reuse.On
+	var seen []semantics.Options
+	return slices.DeleteFunc(list, func(c reuse.Config) bool {
+		options := b.options(c)
+		for o, s := range map[semantics.Option]reuse.Setting{
+			semantics.Addr: c.Addr, semantics.Port: c.Port, semantics.LB: c.PortLB, semantics.Excl: c.Exclusive,
+		} {
+			if s == reuse.On && !options.Has(o) && c != list[0] {
+				return true // not to be had here
+			}
+		}
+		dup := slices.Contains(seen, options)
+		seen = append(seen, options)
+		return dup
+	})
+}
+
+// advise says what makes the bind succeed.
+func (b *bind) advise(list []*class, c reuse.Config) (advice []string, verdicts []verdict) {
+	var depends []verdict
+	unknown := false
+	for _, candidate := range b.candidates(c) {
+		v := b.judge(list, candidate)
+		verdicts = append(verdicts, v)
+		switch {
+		case v.never:
+		case v.unknown:
+			unknown = true
+		case len(v.depends) == 0 && candidate == c:
+			return []string{"Try again: nothing that is visible refuses " + literal(c) + " now."}, verdicts
+		case len(v.depends) == 0:
+			return []string{literal(candidate) + " works."}, verdicts
+		default:
+			depends = append(depends, v)
+		}
+	}
+	var before []string
+	for _, v := range depends {
+		text := v.condition()
+		if slices.Contains(before, text) || len(before) == 2 {
+			continue // a simpler Config does the same
+		}
+		before = append(before, text)
+		advice = append(advice, literal(v.config)+" works if "+text+".")
+	}
+	if len(advice) == 0 && unknown {
+		advice = append(advice, "Whether any Config works is not known for "+b.system.Title()+".")
+	}
+	return advice, verdicts
+}
+
+// condition joins the needs of all holders.
+func (v verdict) condition() string {
+	var ways []string
+	for i, n := range v.depends {
+		if i == 3 {
+			ways = append(ways, fmt.Sprintf("so for %d more", len(v.depends)-i))
+			break
+		}
+		ways = append(ways, n.holder.subject()+" "+n.what)
+	}
+	return strings.Join(ways, ", and ")
+}
+
+// subject names a class in a condition.
+func (c *class) subject() string {
+	switch {
+	case c.count > 1 && c.PID != 0:
+		return fmt.Sprintf("pid %d and what shares with it", c.PID)
+	case c.count > 1:
+		return fmt.Sprintf("each of the %d sockets on %v in %s", c.count, c.Local, c.State)
+	case c.PID == os.Getpid():
+		return "this process's own socket"
+	case c.PID != 0:
+		return "pid " + strconv.Itoa(c.PID)
+	case c.orphan:
+		return "the socket that left " + c.State + " behind"
+	}
+	return "the process on " + c.Local.String()
+}
+
+// literal writes a Config as in a program.
+func literal(c reuse.Config) string {
+	fields := strings.ReplaceAll(strings.ReplaceAll(c.String(), "=", ": reuse."), ",", ", ")
+	if c == (reuse.Config{}) {
+		fields = ""
+	}
+	return "reuse.Config{" + fields + "}"
+}

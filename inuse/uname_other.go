@@ -1,0 +1,5 @@
+//go:build !unix && !windows
+
+package inuse
+
+func uname() (release, version string) { return "", "" }
