@@ -30,8 +30,6 @@ var accidentChildren = map[string]testproc.Child{
 	"refuse": refuse,
 }
 
-const patience = 20 * time.Second // of tests, before they fail
-
 // server is a process with a group, which serves at once. It answers connections
 // with the letter that is its first argument; then come the size, the network, the
 // address, and HoldFor.

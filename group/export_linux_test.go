@@ -6,7 +6,7 @@ import (
 )
 
 // LockName is the name of the lock of a group's address.
-func LockName(g *Group) string { return g.key() }
+func LockName(g *Group) string { return lockName(g.key()) }
 
 // Settled waits until TakeOver has nothing left to undo.
 func Settled(ctx context.Context, g *Group) error {

@@ -1,79 +1,14 @@
 package group_test
 
 import (
-	"context"
 	"net"
-	"sync"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"example.com/reuse/group"
 )
-
-// answer accepts connections and says one byte on each.
-func answer(l net.Listener) error {
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return err
-		}
-		_, _ = c.Read(make([]byte, 1))
-		_, _ = c.Write([]byte{1})
-		c.Close()
-	}
-}
-
-// ask makes a connection and tells whether it was answered.
-func ask(address string) error {
-	c, err := net.DialTimeout("tcp", address, 5*time.Second)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		_ = c.(*net.TCPConn).SetLinger(0)
-		c.Close()
-	}()
-	if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
-		return err
-	}
-	if _, err := c.Write([]byte{1}); err != nil {
-		return err
-	}
-	_, err = c.Read(make([]byte, 1))
-	return err
-}
-
-// load asks from n clients until stop is called, which returns how many were
-// answered and the errors of those that were not.
-func load(address string, n int) (stop func() (int, []error)) {
-	ctx, cancel := context.WithCancel(context.Background())
-	var clients sync.WaitGroup
-	var answered atomic.Int64
-	var mu sync.Mutex
-	var lost []error
-	for range n {
-		clients.Go(func() {
-			for ctx.Err() == nil {
-				if err := ask(address); err != nil {
-					mu.Lock()
-					lost = append(lost, err)
-					mu.Unlock()
-					continue
-				}
-				answered.Add(1)
-			}
-		})
-	}
-	return func() (int, []error) {
-		cancel()
-		clients.Wait()
-		return int(answered.Load()), lost
-	}
-}
 
 type generation struct {
 	g    *group.Group

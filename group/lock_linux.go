@@ -31,62 +31,17 @@ type lock struct {
 	done    chan struct{}
 }
 
-// key names the lock of an address: a family and an address, as one socket can
-// bind it.
-func key(ip net.IP, zone string, port int, dual bool) string {
-	family, host := "4", "*"
-	if ip.To4() == nil {
-		family = "6"
-	}
-	switch {
-	case dual:
-		family = "46"
-	case !ip.IsUnspecified():
-		host = ip.String()
-		if zone != "" { // a name or a number
-			host += "%" + zone
-			if n, err := strconv.Atoi(zone); err == nil {
-				if i, err := net.InterfaceByIndex(n); err == nil {
-					host = ip.String() + "%" + i.Name
-				}
-			}
-		}
-	}
-	return fmt.Sprintf("@example.com/reuse/group %s %s %d %d", family, host, port, os.Geteuid())
+// lockName is the name of an address's lock.
+func lockName(key string) string {
+	return fmt.Sprintf("@example.com/reuse/group %s %d", key, os.Geteuid())
 }
 
-// addressKey is the key of the address that Listen binds for a network.
-func addressKey(network string, at *net.TCPAddr) string {
-	ip := at.IP
-	switch network {
-	case "tcp4":
-		if ip == nil {
-			ip = net.IPv4zero
-		}
-	case "tcp6":
-		if ip == nil {
-			ip = net.IPv6unspecified
-		}
-	default:
-		if ip == nil || ip.IsUnspecified() {
-			return key(net.IPv6unspecified, "", at.Port, hasIPv6())
-		}
-	}
-	return key(ip, at.Zone, at.Port, false)
-}
-
-// hasIPv6 tells whether a wildcard listener of network "tcp" is dual-stack.
-func hasIPv6() bool {
-	l, err := net.Listen("tcp", ":0")
-	if err != nil {
-		return true
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).IP.To4() == nil
-}
+// lockAddress holds the lock while the group's listeners open.
+func (*Group) lockAddress(ctx context.Context, key string) (*lock, error) { return acquire(ctx, key) }
 
 // acquire waits until the lock is free, or ctx ends.
-func acquire(ctx context.Context, name string) (*lock, error) {
+func acquire(ctx context.Context, key string) (*lock, error) {
+	name := lockName(key)
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -172,9 +127,9 @@ func (k *lock) release() {
 
 // steering asks the holder of a lock where new connections go to. Only a process of
 // this user is believed.
-func steering(ctx context.Context, name string) (cookies []uint64, err error) {
+func steering(ctx context.Context, key string) (cookies []uint64, err error) {
 	var d net.Dialer
-	c, err := d.DialContext(ctx, "unix", name)
+	c, err := d.DialContext(ctx, "unix", lockName(key))
 	if err != nil {
 		return nil, errNotSteered
 	}
@@ -220,5 +175,3 @@ func ownPeer(c *net.UnixConn) error {
 	}
 	return nil
 }
-
-var errNotSteered = errors.New("no process has taken over")

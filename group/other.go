@@ -1,4 +1,4 @@
-//go:build !linux
+//go:build !darwin && !freebsd && !linux && !netbsd && !openbsd
 
 package group
 
@@ -48,15 +48,15 @@ type (
 	probes  struct{}
 )
 
-func (*probes) swallow(*net.TCPConn, *member) bool   { return false }
-func (*probes) begun() <-chan struct{}               { return nil }
-func (*lock) release()                               {}
-func acquire(context.Context, string) (*lock, error) { return nil, nil }
-func addressKey(string, *net.TCPAddr) string         { return "" }
-func detach(*member) error                           { return nil }
-func blind(*net.TCPListener) error                   { return nil }
-func cookieOf(*net.TCPListener) (uint64, error)      { return 0, nil }
-func (g *Group) stopHolding()                        {}
-func (g *Group) releaseHold()                        { g.steered = steered{} }
-func (g *Group) detachHold() error                   { return nil }
-func (g *Group) standIn(*listener)                   {}
+func (*probes) swallow(*net.TCPConn, *member) bool                { return false }
+func (*probes) begun() <-chan struct{}                            { return nil }
+func (*lock) release()                                            {}
+func (*Group) lockAddress(context.Context, string) (*lock, error) { return nil, nil }
+func addressKey(string, *net.TCPAddr) string                      { return "" }
+func detach(*member) error                                        { return nil }
+func blind(*net.TCPListener) error                                { return nil }
+func cookieOf(*net.TCPListener) (uint64, error)                   { return 0, nil }
+func (g *Group) stopHolding()                                     {}
+func (g *Group) releaseHold()                                     { g.steered = steered{} }
+func (g *Group) detachHold() error                                { return nil }
+func (g *Group) standIn(*listener)                                {}

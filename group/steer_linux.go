@@ -144,15 +144,3 @@ func cookieOf(l *net.TCPListener) (cookie uint64, err error) {
 	})
 	return cookie, err
 }
-
-func onSocket(l *net.TCPListener, f func(fd int) error) error {
-	rc, err := l.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var ferr error
-	if err := rc.Control(func(fd uintptr) { ferr = f(int(fd)) }); err != nil {
-		return err
-	}
-	return ferr
-}

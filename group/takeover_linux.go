@@ -24,36 +24,11 @@ type hold struct {
 	done   chan struct{} // closed when the goroutine has ended
 }
 
-func (g *Group) takeOver(ctx context.Context, members int) error {
-	select {
-	case g.turn <- struct{}{}:
-		defer g.endTurn()
-	case <-g.shut.Done():
-		return g.closedError("take over")
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	if g.shut.Err() != nil {
-		return g.closedError("take over")
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
+// steerHere steers new connections to the newest members.
+func (g *Group) steerHere(ctx context.Context, members int) error {
 	if g.hold != nil {
 		return nil // already
 	}
-	given := ctx
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(g.shut, cancel)()
-	err := g.lockAndSteer(ctx, members)
-	if err != nil && g.shut.Err() != nil && given.Err() == nil {
-		return g.closedError("take over")
-	}
-	return err
-}
-
-func (g *Group) lockAndSteer(ctx context.Context, members int) error {
 	held, err := acquire(ctx, g.key())
 	if err != nil {
 		return err
@@ -83,17 +58,6 @@ type steered struct {
 	failed error // what could not be undone
 }
 
-func (g *Group) allMembers() []*member {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return slices.Clone(g.members)
-}
-
-func (g *Group) key() string {
-	at := g.Addr().(*net.TCPAddr)
-	return key(at.IP, at.Zone, at.Port, g.network == "tcp" && at.IP.To4() == nil && at.IP.IsUnspecified())
-}
-
 // first returns an open member, through which the kernel's group can be changed.
 func (g *Group) first() *member {
 	g.mu.Lock()
@@ -113,18 +77,32 @@ func (g *Group) spares() []*member {
 	return slices.DeleteFunc(g.allMembers(), func(m *member) bool { return !m.spare })
 }
 
-// listenerKey is the lock's name for the address of a listener.
-func listenerKey(l *net.TCPListener) string {
-	at := l.Addr().(*net.TCPAddr)
-	dual := false
-	if at.IP.To4() == nil && at.IP.IsUnspecified() {
-		_ = onSocket(l, func(fd int) error {
-			v, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
-			dual = err == nil && v == 0
-			return err
-		})
+// succeeded returns nil if a successor steers new connections to listeners that are
+// none of the members.
+func (g *Group) succeeded(ctx context.Context, members []*member) error {
+	if g.hold != nil {
+		return errNotSteered // this very group has
 	}
-	return key(at.IP, at.Zone, at.Port, dual)
+	successor, err := steering(ctx, g.key())
+	for _, m := range members {
+		if err == nil && slices.Contains(successor, m.cookie) {
+			err = errNotSteered
+		}
+	}
+	return err
+}
+
+// listenerSucceeded is succeeded for a plain listener.
+func listenerSucceeded(ctx context.Context, l *net.TCPListener) error {
+	cookie, err := cookieOf(l)
+	if err != nil {
+		return err
+	}
+	successor, err := steering(ctx, listenerKey(l))
+	if err == nil && slices.Contains(successor, cookie) {
+		err = errNotSteered
+	}
+	return err
 }
 
 // steer attaches the program, and opens a spare member for each listener from

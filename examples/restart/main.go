@@ -89,8 +89,8 @@ Modes:
             but what the old one had in its queue is lost.
   gap       the old version stops, then the new one listens, with one listener.
 
-Package group hands over on Linux; its documentation says which other systems can.
-Elsewhere the mode is naive, or gap where processes cannot share a port (Windows,
+Package group hands over on Linux, FreeBSD 14, OpenBSD and NetBSD, and on macOS for
+the address that is the default here. Elsewhere the mode is naive, or gap where processes cannot share a port (Windows,
 illumos, Plan 9). Systems without processes (js, wasip1) cannot run this.
 
 Flags:

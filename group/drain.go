@@ -1,3 +1,5 @@
+//go:build darwin || freebsd || linux || netbsd || openbsd
+
 package group
 
 import (
@@ -5,14 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
-
-	"example.com/reuse/internal/sockdiag"
 )
 
 // settled is how long a connection takes at most from the kernel's choice of
@@ -54,16 +51,7 @@ func (g *Group) drain(ctx context.Context, members []*member) (r reasons) {
 	if err := g.detachHold(); err != nil {
 		r.addError(0, err)
 	}
-	successor, err := steering(ctx, g.key())
-	if g.hold != nil {
-		err = errNotSteered // this very group has
-	}
-	for _, m := range members {
-		if err == nil && slices.Contains(successor, m.cookie) {
-			err = errNotSteered
-		}
-	}
-	if err != nil {
+	if err := g.succeeded(ctx, members); err != nil {
 		r.addError(0, err)
 		// Nobody else serves, or anybody: new connections are to find no listener.
 		for _, m := range members {
@@ -116,50 +104,6 @@ func (g *Group) patience(l *net.TCPListener) time.Duration {
 	return wait
 }
 
-// handshakes waits until the handshakes that it finds under way are finished, and
-// returns how many were not.
-func handshakes(ctx context.Context, l *net.TCPListener, patience time.Duration) (int, error) {
-	if err := pause(ctx, settled); err != nil {
-		return 0, err
-	}
-	at := l.Addr().(*net.TCPAddr).AddrPort()
-	type tuple struct{ local, remote netip.AddrPort }
-	underWay := func() (map[tuple]bool, error) {
-		found := map[tuple]bool{}
-		for _, family := range families(at.Addr()) {
-			list, err := sockdiag.TCP(family, at.Port(), sockdiag.SynRecv)
-			if err != nil {
-				return nil, err
-			}
-			for _, s := range list {
-				if at.Addr().IsUnspecified() || s.Local.Addr().Unmap() == at.Addr().Unmap() {
-					found[tuple{s.Local, s.Remote}] = true
-				}
-			}
-		}
-		return found, nil
-	}
-	waiting, err := underWay()
-	if err != nil {
-		return 0, err
-	}
-	for end := time.Now().Add(patience); len(waiting) > 0 && time.Now().Before(end); {
-		if err := pause(ctx, time.Millisecond); err != nil {
-			return len(waiting), err
-		}
-		now, err := underWay()
-		if err != nil {
-			return len(waiting), err
-		}
-		for t := range waiting {
-			if !now[t] {
-				delete(waiting, t)
-			}
-		}
-	}
-	return len(waiting), nil
-}
-
 // empty waits until look has said for some time that the queues are empty, and that
 // nothing more has been accepted.
 func empty(ctx context.Context, look func() (empty bool, accepts uint64, err error)) error {
@@ -209,15 +153,7 @@ func drainListener(ctx context.Context, l net.Listener) error {
 	if _, err := queued(tcp); err != nil {
 		return err
 	}
-	cookie, err := cookieOf(tcp)
-	if err == nil {
-		var successor []uint64
-		successor, err = steering(ctx, listenerKey(tcp))
-		if err == nil && slices.Contains(successor, cookie) {
-			err = errNotSteered
-		}
-	}
-	if err != nil {
+	if err := listenerSucceeded(ctx, tcp); err != nil {
 		r.addError(0, err)
 		if err := blind(tcp); err != nil {
 			r.addError(0, err)
@@ -292,14 +228,6 @@ func (e *drainError) Error() string {
 }
 
 func (e *drainError) Unwrap() []error { return e.why }
-
-// families are those of the connections that a listener on an address may get.
-func families(a netip.Addr) []uint8 {
-	if a.Unmap().Is4() {
-		return []uint8{unix.AF_INET}
-	}
-	return []uint8{unix.AF_INET6} // IPv4 ones of a dual-stack listener as ::ffff:a.b.c.d
-}
 
 // pause waits, or until ctx ends.
 func pause(ctx context.Context, d time.Duration) error {

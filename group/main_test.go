@@ -8,7 +8,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	children := maps.Clone(accidentChildren)
-	maps.Copy(children, packetChildren)
+	children := map[string]testproc.Child{"generation": serveGeneration}
+	maps.Copy(children, systemChildren())
 	testproc.Main(m, children)
 }

@@ -1,0 +1,95 @@
+//go:build darwin || freebsd || linux || netbsd || openbsd
+
+package group
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// key names an address as one socket can bind it: the sockets that share it are
+// those with the same key and user.
+func key(ip net.IP, zone string, port int, dual bool) string {
+	family, host := "4", "*"
+	if ip.To4() == nil {
+		family = "6"
+	}
+	switch {
+	case dual:
+		family = "46"
+	case !ip.IsUnspecified():
+		host = ip.String()
+		if zone != "" { // a name or a number
+			host += "%" + zone
+			if n, err := strconv.Atoi(zone); err == nil {
+				if i, err := net.InterfaceByIndex(n); err == nil {
+					host = ip.String() + "%" + i.Name
+				}
+			}
+		}
+	}
+	return fmt.Sprintf("%s %s %d", family, host, port)
+}
+
+func (g *Group) key() string {
+	at := g.Addr().(*net.TCPAddr)
+	return key(at.IP, at.Zone, at.Port, g.network == "tcp" && at.IP.To4() == nil && at.IP.IsUnspecified())
+}
+
+// listenerKey is the key of a plain listener's address.
+func listenerKey(l *net.TCPListener) string {
+	at := l.Addr().(*net.TCPAddr)
+	dual := false
+	if at.IP.To4() == nil && at.IP.IsUnspecified() {
+		_ = onSocket(l, func(fd int) error {
+			v, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+			dual = err == nil && v == 0
+			return err
+		})
+	}
+	return key(at.IP, at.Zone, at.Port, dual)
+}
+
+// addressKey is the key of the address that Listen binds for a network.
+func addressKey(network string, at *net.TCPAddr) string {
+	ip := at.IP
+	if network == "tcp" && (ip == nil || ip.IsUnspecified()) && dualStack() {
+		return key(net.IPv6unspecified, "", at.Port, true)
+	}
+	if ip == nil && network == "tcp6" {
+		ip = net.IPv6unspecified
+	} else if ip == nil {
+		ip = net.IPv4zero
+	}
+	return key(ip, at.Zone, at.Port, false)
+}
+
+// dualStack tells whether a wildcard listener of network "tcp" is one of both
+// families, as package net decides it.
+func dualStack() bool {
+	l, err := net.Listen("tcp", ":0")
+	if err != nil {
+		return true
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).IP.To4() == nil
+}
+
+// onSocket calls f with a listener's descriptor.
+func onSocket(l *net.TCPListener, f func(fd int) error) error {
+	rc, err := l.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var ferr error
+	if err := rc.Control(func(fd uintptr) { ferr = f(int(fd)) }); err != nil {
+		return err
+	}
+	return ferr
+}
+
+var errNotSteered = errors.New("no process has taken over")
