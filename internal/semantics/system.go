@@ -34,11 +34,10 @@ type optionData struct {
 func Systems() []System {
 	return []System{
 		linux(), android(), linux38(),
-		unknown("freebsd", "FreeBSD 15"), unknown("freebsd-14", "FreeBSD 12 to 14"), unknown("openbsd", "OpenBSD"),
-		unknown("netbsd", "NetBSD"), unknown("dragonfly", "DragonFly"), unknown("darwin", "macOS"), unknown("ios", "iOS"),
-		unknown("windows", "Windows"), unknown("windows-2000", "Windows before Server 2003"),
-		unknown("illumos", "illumos"), unknown(Solaris114, "Solaris 11.4"), unknown("solaris", "Solaris before 11.4"),
-		unknown("aix", "AIX"), unknown("js", "js"), unknown("wasip1", "wasip1"), unknown("plan9", "Plan 9"),
+		freebsd(), freebsd14(), openbsd(), netbsd(), dragonfly(), darwin(), ios(),
+		windows(), windows2000(),
+		illumos(), solaris114(), solaris(),
+		aix(), js(), wasip1(), plan9(),
 	}
 }
 
@@ -154,11 +153,4 @@ func (s System) has(all Options) bool {
 		}
 	}
 	return true
-}
-
-func unknown(name, title string) System {
-	no := func(a, b Binding) Answer { return Answer{} }
-	return System{name: name, title: title, second: no, listen: no,
-		traffic: func(destination, []Binding) Traffic { return Traffic{} },
-		connect: func(Binding) Answer { return Answer{} }}
 }

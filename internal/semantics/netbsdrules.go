@@ -1,0 +1,73 @@
+package semantics
+
+// NetBSD. in_pcbbind_port in sys/netinet/in_pcb.c, in6pcb_bind_port in
+// sys/netinet6/in6_pcb.c. Measured on 7.99.34; the sources of 2019 (9) and 2022
+// (10, IPv6 only) have the same conditions.
+
+func netbsdSecond(a, b Binding) Answer {
+	known := Known{Measured, "7.99.34"}
+	if a.connected() && (a.Dialed || !a.v4()) {
+		known = Known{Source, "sys/netinet/in_pcb.c in_pcbbind_port"}
+	}
+	shares := b.Options & Options(Port)
+	if b.multicast() && b.Options != 0 {
+		shares = Opts(Addr, Port)
+	}
+	switch {
+	case !overlap(a, b):
+		return bsdAnswer("", "apart", apart().Text, known)
+	case netbsdHides(a):
+		return bsdAnswer("", "hidden", "bind does not see accepted connections, except on ports that 128 divides: they stay in the hash chain of port 0.", known)
+	case netbsdUser(a, b):
+		return bsdUser(known)
+	case !netbsdLooks(a, b):
+		return bsdBeside(b, known)
+	case shares&a.Options != 0:
+		return bsdShared(known)
+	}
+	return bsdConflict(b, Opts(Addr, Port), known)
+}
+
+// netbsdHides: syn_cache_get sets the port of an accepted socket and leaves it in
+// the chain of port 0; there are 128 chains. IPv6 was not tried.
+func netbsdHides(a Binding) bool {
+	return a.connected() && !a.Dialed && a.v4() && a.Port%128 != 0
+}
+
+// netbsdUser is the test of users, which IPv4 makes of IPv4 sockets only. Two
+// wildcards pass it if the first has SO_REUSEPORT.
+func netbsdUser(a, b Binding) bool {
+	if !a.v4() || !b.v4() || b.multicast() || b.User == Root || a.User == b.User {
+		return false
+	}
+	return !(a.wildcard() && b.wildcard() && a.Options.Has(Port))
+}
+
+// netbsdLooks: IPv4 sees a dual-stack ::, never as exactly its own address; IPv6
+// does not see IPv4.
+func netbsdLooks(a, b Binding) bool {
+	if sameFamily(a, b) {
+		return looks(a, b, Opts(Addr, Port))
+	}
+	return b.v4() && b.Options == 0
+}
+
+func netbsd() System {
+	known := Known{Measured, "7.99.34"}
+	return System{
+		name: "netbsd", title: "NetBSD",
+		options: bsdOptions(),
+		second:  netbsdSecond, listen: listens(known),
+		traffic: func(to destination, sharing []Binding) Traffic { return bsdTraffic(to, sharing, newest, known) },
+		connect: func(b Binding) Answer { return as(known, connects(b)) }, sameTuple: tupleTaken("EADDRINUSE", known),
+		closing: Closing{Reset, "Connections in a closed listener's queue are reset. A full queue does not spill over to another listener.", known},
+		facts: []Fact{
+			{Restart, "A new listener with SO_REUSEADDR or SO_REUSEPORT is always bound beside what is left; without one, too, unless 128 divides the port. On loopback TIME_WAIT lasts 2 s.", known},
+			{PortZero, "The same address and port are never handed out twice, with any options; with a sharing option ::1 and :: may get the same port once the range is full.", known},
+			{DualStack, "A :: without IPV6_V6ONLY is admitted beside any IPv4 socket; an IPv4 socket beside it needs SO_REUSEADDR or SO_REUSEPORT.", known},
+			{Multicast, "SO_REUSEADDR or SO_REUSEPORT on both sockets, in any mix; every member gets every datagram. TCP may be bound to a group. Before the 7.99 line only SO_REUSEADDR was looked at (1.119).", known},
+			{Security, "IPv4 refuses another user whatever overlaps, except a wildcard beside a wildcard with SO_REUSEPORT on both; IPv6 has no test of users. A younger socket that is bound and does not listen swallows connections until connect times out.", known},
+			{Late, "An option of a bound socket counts as it is when the next one binds, set or cleared.", known},
+		},
+	}
+}
