@@ -7,6 +7,9 @@ import (
 	"net"
 )
 
+// heir serves the connection that the old server leaves.
+const heir = "a goroutine"
+
 // startChild serves the connection in this process: package os/exec cannot pass
 // a socket on here.
 func startChild(conn *net.TCPConn) (wait func() error, err error) {

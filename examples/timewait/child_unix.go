@@ -11,6 +11,9 @@ import (
 	"os/exec"
 )
 
+// heir serves the connection that the old server leaves.
+const heir = "a child process"
+
 // startChild gives a connection to a new process, and returns what waits for it.
 func startChild(conn *net.TCPConn) (wait func() error, err error) {
 	exe, err := os.Executable()

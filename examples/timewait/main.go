@@ -100,8 +100,8 @@ func run(args []string, stdout, stderr *os.File) int {
 		note  string
 	}{
 		{"closed", leaveTimeWait, "1. The old server closed a connection, then its listener.", ""},
-		{"child", leaveChild, "2. The old server left a connection to a child process, and closed its listener.",
-			"The child served its connection before and after."},
+		{"child", leaveChild, "2. The old server left a connection to " + heir + ", and closed its listener.",
+			"The connection was served before and after."},
 	} {
 		t, err := try(s.leave)
 		if err != nil {

@@ -138,7 +138,7 @@ refused: bind: address already in use.
 What the old listener left keeps its options, so both need Addr On, or both
 Port On.`)
 	}
-	assert.Contains(t, second, "The child served its connection before and after.")
+	assert.Contains(t, second, "The connection was served before and after.")
 }
 
 // What the table teaches is read from it, not from the system's name.
