@@ -17,13 +17,15 @@ import (
 	"example.com/reuse/internal/semantics"
 )
 
-// The kernel is asked by sock_diag, which filters by port. With 20,000 sockets on
-// the machine an answer takes BENCHDIAG, and reading /proc/net/tcp BENCHPROC
-// (measured, 6.18), because that prints every socket.
+// The kernel is asked by sock_diag, which filters by port. With 20,000 listening
+// sockets on the machine an answer takes 5 ms for a family, of which 4 are the search
+// for sockets that are bound only; /proc/net/tcp, which prints every socket, takes
+// 80 ms, and gopsutil, which also looks for all their processes, 1,200 (measured,
+// 6.18, 2 cores; see BenchmarkHolders).
 //
 // The messages are framed by mdlayher/netlink, and not by the core's own
 // internal/sockdiag: it hands over one message after the other, so that a count of
-// every port keeps none of them, and knows deadlines. It takes the same time.
+// all ports keeps none of them, and it can be interrupted. It takes no longer.
 
 // From linux/inet_diag.h, linux/sock_diag.h and net/tcp_states.h.
 const (

@@ -1,4 +1,4 @@
-//go:build windows || darwin && !ios || freebsd || netbsd || openbsd
+//go:build windows || (darwin && !ios) || freebsd || netbsd || openbsd
 
 package inuse
 

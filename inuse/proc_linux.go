@@ -17,7 +17,9 @@ import (
 // Which process has a socket is written nowhere but in /proc/PID/fd, where each
 // open socket is a link to "socket:[INODE]". All links of all processes may have to
 // be read, so this is done with the system calls themselves: the names are used
-// where getdents put them, and nothing is allocated for what is not looked for.
+// where getdents put them, and nothing is allocated for what is not looked for. The
+// search ends when all sockets are found, and begins where they are likely: with the
+// low descriptors, which a server's listeners have, of the sockets' users.
 
 // An owner finder fills in who has which socket.
 type finder struct {
@@ -32,8 +34,11 @@ type finder struct {
 	path  [32]byte
 }
 
+// early is how much of a process's descriptors is read first: about 80.
+const early = 2 << 10
+
 // owners fills in PID and Command of the holders with these inodes, as far as this
-// user may see. Processes of the sockets' users are looked at first.
+// user may see.
 func owners(ctx context.Context, list []Holder, inodes []uint32) error {
 	f := finder{list: list, inodes: inodes}
 	for i, inode := range inodes {
@@ -57,13 +62,13 @@ func owners(ctx context.Context, list []Holder, inodes []uint32) error {
 	defer unix.Close(proc)
 	f.names = make([]byte, 32<<10)
 	pids := make([]byte, 8<<10)
-	for _, theirs := range []bool{true, false} {
+	for _, pass := range []pass{{true, true}, {true, false}, {false, true}, {false, false}} {
 		if _, err := unix.Seek(proc, 0, unix.SEEK_SET); err != nil {
 			return os.NewSyscallError("lseek /proc", err)
 		}
-		err := readDir(proc, pids, func(name []byte) bool {
-			if f.left > 0 && ctx.Err() == nil && isNumber(name) {
-				f.process(proc, name, theirs)
+		err := readDir(proc, pids, false, func(name []byte) bool {
+			if isNumber(name) {
+				f.process(proc, name, pass)
 			}
 			return f.left > 0 && ctx.Err() == nil
 		})
@@ -77,10 +82,15 @@ func owners(ctx context.Context, list []Holder, inodes []uint32) error {
 	return nil
 }
 
-// process looks through one process: in the first pass if it is of one of the
-// sockets' users, in the second if not. One that is gone, or may not be looked at,
-// has nothing to show.
-func (f *finder) process(proc int, name []byte, theirs bool) {
+// A pass over all processes looks at some of them, and of those at some descriptors.
+type pass struct {
+	early  bool // the first descriptors only
+	theirs bool // processes of the sockets' users; otherwise those of other users
+}
+
+// process looks through one process. One that is gone, or may not be looked at, has
+// nothing to show.
+func (f *finder) process(proc int, name []byte, pass pass) {
 	path := append(append(f.path[:0], name...), "/fd\x00"...)
 	fds, err := openAt(proc, path, unix.O_DIRECTORY)
 	if err != nil {
@@ -88,12 +98,16 @@ func (f *finder) process(proc int, name []byte, theirs bool) {
 	}
 	defer unix.Close(fds)
 	var st unix.Stat_t
-	if unix.Fstat(fds, &st) != nil || slices.Contains(f.uids, st.Uid) != theirs {
+	if unix.Fstat(fds, &st) != nil || slices.Contains(f.uids, st.Uid) != pass.theirs {
 		return
 	}
 	pid, _ := strconv.Atoi(string(name))
 	command, known := "", false
-	_ = readDir(fds, f.names, func(name []byte) bool {
+	names := f.names
+	if pass.early {
+		names = names[:early]
+	}
+	_ = readDir(fds, names, pass.early, func(name []byte) bool {
 		n, err := readLinkAt(fds, name[:len(name)+1], f.link[:])
 		if err != nil {
 			return true
@@ -167,9 +181,9 @@ func isNumber(name []byte) bool {
 	return len(name) > 0
 }
 
-// readDir calls yield with each name in a directory until it returns false. Behind
-// the name, in the same memory, there is a NUL.
-func readDir(dir int, buf []byte, yield func(name []byte) bool) error {
+// readDir calls yield with each name in a directory, or with once those that fit in
+// buf, until it returns false. Behind the name, in the same memory, there is a NUL.
+func readDir(dir int, buf []byte, once bool, yield func(name []byte) bool) error {
 	for {
 		n, err := unix.Getdents(dir, buf)
 		if err == unix.EINTR {
@@ -186,6 +200,9 @@ func readDir(dir int, buf []byte, yield func(name []byte) bool) error {
 			if !yield(name) {
 				return nil
 			}
+		}
+		if once {
+			return nil
 		}
 	}
 }

@@ -87,7 +87,7 @@ func (b *bind) answer(first semantics.Binding, c reuse.Config) semantics.Answer 
 
 // A class is a number of holders that the rules do not tell apart.
 type class struct {
-	Holder                       // the first
+	Holder                      // the first
 	count   int                 // how many there are
 	guesses []semantics.Binding // what they may be
 }

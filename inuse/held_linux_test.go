@@ -1,0 +1,456 @@
+package inuse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"example.com/reuse"
+	"example.com/reuse/internal/semantics"
+	"example.com/reuse/internal/testproc"
+)
+
+const (
+	raddr  = semantics.Options(semantics.Addr)
+	rport  = semantics.Options(semantics.Port)
+	nobody = 65534
+
+	patience = 10 * time.Second
+	tick     = time.Millisecond
+)
+
+// bindAs is what a user would do: Listen or ListenPacket.
+func bindAs(c reuse.Config, network, address string) (io.Closer, error) {
+	if strings.HasPrefix(network, "udp") {
+		return c.ListenPacket(context.Background(), network, address)
+	}
+	return c.Listen(context.Background(), network, address)
+}
+
+var works = regexp.MustCompile(`^reuse\.Config\{([^}]*)\} works(\.| if )`)
+
+// advised reads the Configs out of an Advice. sure tells whether there is one that
+// depends on nothing.
+func advised(t testing.TB, r *Report) (list []reuse.Config, sure bool) {
+	t.Helper()
+	for _, a := range r.Advice {
+		m := works.FindStringSubmatch(a)
+		if m == nil {
+			continue
+		}
+		sure = sure || m[2] == "."
+		var c reuse.Config
+		for _, field := range strings.Split(m[1], ", ") {
+			switch field {
+			case "":
+			case "Addr: reuse.On":
+				c.Addr = reuse.On
+			case "Addr: reuse.Off":
+				c.Addr = reuse.Off
+			case "Port: reuse.On":
+				c.Port = reuse.On
+			case "PortLB: reuse.On":
+				c.PortLB = reuse.On
+			case "Exclusive: reuse.On":
+				c.Exclusive = reuse.On
+			case "DeferPort: reuse.On":
+				c.DeferPort = reuse.On
+			default:
+				t.Fatalf("advice %q", a)
+			}
+		}
+		list = append(list, c)
+	}
+	return list, sure
+}
+
+// every is each Config that a listener can have on Linux and that makes sense.
+func every() (list []reuse.Config) {
+	settings := []reuse.Setting{reuse.Default, reuse.On, reuse.Off}
+	for _, a := range settings {
+		for _, p := range settings {
+			for _, e := range settings[:2] { // Off is nothing
+				if c := (reuse.Config{Addr: a, Port: p, Exclusive: e}); c.Check() == nil {
+					list = append(list, c)
+				}
+			}
+		}
+	}
+	return list
+}
+
+// refusedAll shows that no Config binds.
+func refusedAll(t testing.TB, network, address string) {
+	t.Helper()
+	for _, c := range every() {
+		l, err := bindAs(c, network, address)
+		if assert.ErrorIs(t, err, syscall.EADDRINUSE, "%v", c) {
+			continue
+		}
+		if err == nil {
+			l.Close()
+		}
+	}
+}
+
+// needUsers skips a test that makes processes of other users.
+func needUsers(t *testing.T) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("only root can be other users")
+	}
+	b, err := os.ReadFile("/proc/self/uid_map")
+	require.NoError(t, err)
+	var inside, outside, count int
+	_, err = fmt.Sscan(string(b), &inside, &outside, &count)
+	require.NoError(t, err)
+	if count <= nobody {
+		t.Skip("this user namespace has no other user")
+	}
+}
+
+// follow binds with a Config and does what Explain advises until a bind succeeds or
+// no Config is advised, and then shows that none succeeds. It returns the first
+// report, and the Config that bound.
+func follow(t testing.TB, c reuse.Config, network, address string) (first *Report, last reuse.Config, bound bool) {
+	t.Helper()
+	var refused []reuse.Config
+	l, err := bindAs(c, network, address)
+	for range 5 {
+		if err == nil {
+			require.NoError(t, l.Close())
+			return first, c, true
+		}
+		require.ErrorIs(t, err, syscall.EADDRINUSE)
+		r, e := Explain(t.Context(), c, err)
+		require.NoError(t, e)
+		if first == nil {
+			first = r
+		}
+		assert.Equal(t, r.Holders, first.Holders)
+		list, sure := advised(t, r)
+		refused = append(refused, c)
+		all := true
+		for _, next := range list {
+			all = all && slices.Contains(refused, next)
+		}
+		if all { // so what the advice depends on does not hold
+			if len(list) == 0 {
+				assert.Contains(t, strings.Join(r.Advice, " "), "No Config works beside")
+			}
+			assert.False(t, sure)
+			refusedAll(t, network, address)
+			return first, c, false
+		}
+		for i, next := range list {
+			require.NotEqual(t, c, next, "it was refused")
+			if l, err = bindAs(next, network, address); err == nil || i == len(list)-1 {
+				c = next
+				break
+			}
+			refused = append(refused, next)
+		}
+		if sure {
+			require.NoError(t, err, "%v is sure to work: %v", c, r)
+		}
+	}
+	t.Fatalf("the advice does not end: %v", first)
+	return
+}
+
+// The holder that is found is the right one, and what is advised succeeds, or if
+// nothing is, nothing does. The holder is in another process.
+func TestHeld(t *testing.T) {
+	if !testproc.Netns(t) {
+		return
+	}
+	const tcp, udp, mptcp = unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_MPTCP
+	at4, any4 := netip.MustParseAddrPort("127.0.0.1:0"), netip.MustParseAddrPort("0.0.0.0:0")
+	at6, any6 := netip.MustParseAddrPort("[::1]:0"), netip.MustParseAddrPort("[::]:0")
+	port := reuse.Config{Port: reuse.On}
+	const listening = "refuses any overlapping bind beside a listening socket"
+	const overlap = "refuses a bind that overlaps another socket"
+	for _, tt := range []struct {
+		name          string
+		holder        spec
+		network, host string
+		config        reuse.Config
+		held, state   string
+		rule          string
+		advice        string
+		bound         bool // by following the advice
+	}{
+		{"nothing set", spec{Proto: tcp, At: at4, Listen: true}, "tcp4", "127.0.0.1", reuse.Config{}, "tcp4", listen,
+			listening, "works if pid PID set SO_REUSEPORT too", false},
+		{"as package net", spec{Proto: tcp, At: at4, Listen: true, Options: raddr}, "tcp4", "127.0.0.1", reuse.Config{}, "tcp4", listen,
+			listening, "works if pid PID set SO_REUSEPORT too", false},
+		{"refused with Port", spec{Proto: tcp, At: at4, Listen: true, Options: raddr}, "tcp4", "127.0.0.1", port, "tcp4", listen,
+			listening, "No Config works beside pid PID.", false},
+		{"without SO_REUSEADDR", spec{Proto: tcp, At: at4, Listen: true, Options: raddr}, "tcp4", "127.0.0.1", reuse.Config{Addr: reuse.Off}, "tcp4", listen,
+			overlap, "works if pid PID set SO_REUSEPORT too", false},
+		{"sharing", spec{Proto: tcp, At: at4, Listen: true, Options: rport}, "tcp4", "127.0.0.1", reuse.Config{}, "tcp4", listen,
+			listening, "reuse.Config{Port: reuse.On} works if pid PID set SO_REUSEPORT too", true},
+		{"exclusive wanted", spec{Proto: tcp, At: at4, Listen: true, Options: rport}, "tcp4", "127.0.0.1", reuse.Config{Exclusive: reuse.On}, "tcp4", listen,
+			listening, "reuse.Config{Port: reuse.On} works if pid PID", true},
+		{"wildcard, specific wanted", spec{Proto: tcp, At: any4, Listen: true, Options: raddr | rport}, "tcp4", "127.0.0.1", reuse.Config{}, "tcp4", listen,
+			listening, "works if", true},
+		{"specific, wildcard wanted", spec{Proto: tcp, At: at4, Listen: true, Options: raddr | rport}, "tcp4", "0.0.0.0", reuse.Config{}, "tcp4", listen,
+			listening, "works if", true},
+		{"specific, dual-stack wanted", spec{Proto: tcp, At: at4, Listen: true, Options: raddr | rport}, "tcp", "", reuse.Config{}, "tcp4", listen,
+			listening, "works if", true},
+		{"specific, 0.0.0.0 wanted, which is dual-stack", spec{Proto: tcp, At: at6, Listen: true, Options: raddr}, "tcp", "0.0.0.0", reuse.Config{}, "tcp6", listen,
+			listening, "works if", false},
+		{"dual-stack, IPv4 wanted", spec{Proto: tcp, At: any6, Listen: true, Options: rport}, "tcp4", "127.0.0.1", reuse.Config{}, "tcp", listen,
+			listening, "works if", true},
+		{"dual-stack, IPv6 wanted", spec{Proto: tcp, At: any6, Listen: true}, "tcp6", "::1", reuse.Config{}, "tcp", listen,
+			listening, "works if", false},
+		{"IPv6 only", spec{Proto: tcp, At: any6, V6Only: true, Listen: true, Options: rport}, "tcp6", "::1", reuse.Config{}, "tcp6", listen,
+			listening, "works if", true},
+		{"Multipath TCP", spec{Proto: mptcp, At: at4, Listen: true, Options: rport}, "tcp4", "127.0.0.1", reuse.Config{}, "tcp4", listen,
+			listening, "works if", true},
+		{"bound only", spec{Proto: tcp, At: at4}, "tcp4", "127.0.0.1", reuse.Config{}, "tcp4", bound,
+			overlap, "reuse.Config{Port: reuse.On} works if pid PID set SO_REUSEPORT too", false},
+		{"bound only, without SO_REUSEADDR", spec{Proto: tcp, At: at4, Options: raddr}, "tcp4", "127.0.0.1", reuse.Config{Addr: reuse.Off}, "tcp4", bound,
+			overlap, "reuse.Config{} works if pid PID set SO_REUSEADDR too", true},
+		{"bound only, sharing", spec{Proto: tcp, At: any6, Options: rport}, "tcp4", "127.0.0.1", reuse.Config{}, "tcp", bound,
+			overlap, "works if", true},
+		{"bound only, Multipath TCP", spec{Proto: mptcp, At: at4, Options: rport}, "tcp4", "127.0.0.1", reuse.Config{}, "tcp4", bound,
+			overlap, "works if", true},
+		{"UDP", spec{Proto: udp, At: at4}, "udp4", "127.0.0.1", reuse.Config{}, "udp4", bound,
+			overlap, "works if", false},
+		{"UDP with SO_REUSEADDR", spec{Proto: udp, At: any4, Options: raddr}, "udp4", "127.0.0.1", reuse.Config{}, "udp4", bound,
+			overlap, "reuse.Config{Addr: reuse.On} works if pid PID set SO_REUSEADDR too", true},
+		{"UDP, dual-stack, sharing", spec{Proto: udp, At: any6, Options: rport}, "udp", "127.0.0.1", reuse.Config{}, "udp", bound,
+			overlap, "works if", true},
+		{"UDP multicast", spec{Proto: udp, At: any4, Options: raddr}, "udp4", "224.1.2.3", reuse.Config{Addr: reuse.Off}, "udp4", bound,
+			overlap, "works if pid PID set SO_REUSEADDR too", true},
+		{"40 of one group", spec{Proto: tcp, At: at4, Listen: true, Options: rport, Count: 40}, "tcp4", "127.0.0.1", reuse.Config{}, "tcp4", listen,
+			listening, "reuse.Config{Port: reuse.On} works.", true},
+		{"40 UDP sockets", spec{Proto: udp, At: at4, Options: rport, Count: 40}, "udp4", "127.0.0.1", reuse.Config{}, "udp4", bound,
+			overlap, "reuse.Config{Addr: reuse.On, Port: reuse.On} works.", true},
+		{"another user's", spec{Proto: tcp, At: any4, Listen: true, Options: rport, UID: nobody}, "tcp4", "127.0.0.1", port, "tcp4", listen,
+			"SO_REUSEPORT shares only between sockets that one user made; root is no exception. Yours is uid 0.", "No Config works beside pid PID.", false},
+		{"another user's group of 40", spec{Proto: tcp, At: any4, Listen: true, Options: rport, UID: nobody, Count: 40}, "tcp4", "127.0.0.1", reuse.Config{}, "tcp4", listen,
+			"Yours is uid 0.", "No Config works beside", false},
+		{"another user's UDP", spec{Proto: udp, At: at4, Options: raddr, UID: nobody}, "udp4", "127.0.0.1", reuse.Config{}, "udp4", bound,
+			overlap, "reuse.Config{Addr: reuse.On} works if pid PID set SO_REUSEADDR too", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.holder.UID != os.Getuid() {
+				needUsers(t)
+			}
+			at, pid, _ := tt.holder.start(t)
+			address := net.JoinHostPort(tt.host, strconv.Itoa(int(at.Port())))
+			r, c, ok := follow(t, tt.config, tt.network, address)
+			require.NotNil(t, r, "not refused with %v", tt.config)
+			assert.Equal(t, tt.bound, ok, "%v: %v", c, r)
+			require.Len(t, r.Holders, max(tt.holder.Count, 1))
+			for _, h := range r.Holders {
+				assert.Equal(t, Holder{
+					Network: tt.held, Local: at, State: tt.state, UID: tt.holder.UID, PID: pid, Command: h.Command,
+				}, h)
+			}
+			assert.Equal(t, tt.network, r.Network)
+			assert.Contains(t, r.Reason, " is held by pid "+strconv.Itoa(pid)+" (inuse.test, uid "+strconv.Itoa(tt.holder.UID)+"), ")
+			assert.Contains(t, r.Reason, tt.rule)
+			assert.Contains(t, strings.Join(r.Advice, " "), strings.ReplaceAll(tt.advice, "PID", strconv.Itoa(pid)))
+			list, err := Holders(t.Context(), tt.network, address)
+			require.NoError(t, err)
+			assert.Equal(t, r.Holders, list)
+		})
+	}
+}
+
+// What follows is certain, and what depends on the holder does so as is said: for
+// every kind of holder, and every Config that it refuses.
+func TestEveryAdvice(t *testing.T) {
+	if !testproc.Netns(t) {
+		return
+	}
+	condition := regexp.MustCompile(`^(reuse\.Config\{[^}]*\}) works if this process's own socket set (\w+)(?: or (\w+))? too\.$`)
+	names := map[string]semantics.Options{"SO_REUSEADDR": raddr, "SO_REUSEPORT": rport}
+	refusals, sure := 0, 0
+	for _, proto := range []int{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+		network := map[int]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp"}[proto]
+		for _, listens := range []bool{false, true}[:map[int]int{unix.IPPROTO_TCP: 2, unix.IPPROTO_UDP: 1}[proto]] {
+			for _, options := range []semantics.Options{0, raddr, rport, raddr | rport} {
+				for _, host := range []string{"127.0.0.1", "0.0.0.0", "::1", "::"} {
+					s := spec{Proto: proto, At: netip.AddrPortFrom(netip.MustParseAddr(host), 0), Listen: listens, Options: options}
+					fd, at, err := s.open()
+					require.NoError(t, err)
+					for _, c := range every() {
+						for _, wanted := range []string{"127.0.0.1", "", "::1"} {
+							address := net.JoinHostPort(wanted, strconv.Itoa(int(at.Port())))
+							l, err := bindAs(c, network, address)
+							if err == nil {
+								require.NoError(t, l.Close())
+								continue
+							}
+							refusals++
+							r, e := Explain(t.Context(), c, err)
+							require.NoError(t, e)
+							require.Len(t, r.Holders, 1, "%v", r)
+							assert.NotContains(t, r.Reason, "meanwhile", "%v %v", s, c)
+							list, certain := advised(t, r)
+							if len(list) == 0 {
+								assert.Contains(t, strings.Join(r.Advice, " "), "No Config works", "%v %v", s, c)
+							}
+							for i, next := range list {
+								l, err := bindAs(next, network, address)
+								if err == nil {
+									require.NoError(t, l.Close())
+								}
+								if certain {
+									sure++
+									assert.NoError(t, err, "%v %v: %v", s, c, r)
+									continue
+								}
+								m := condition.FindStringSubmatch(r.Advice[i])
+								require.NotNil(t, m, r.Advice[i])
+								holds := options&(names[m[2]]|names[m[3]]) != 0
+								assert.Equal(t, holds, err == nil, "%v %v: %v: %v", s, c, r.Advice[i], err)
+							}
+							if len(list) == 0 {
+								for _, next := range every() {
+									l, err := bindAs(next, network, address)
+									if !assert.Error(t, err, "%v refused %v, and lets in %v", s, c, next) {
+										l.Close()
+									}
+								}
+							}
+						}
+					}
+					require.NoError(t, unix.Close(fd))
+				}
+			}
+		}
+	}
+	t.Logf("%d refusals explained, %d certain advices", refusals, sure)
+	assert.Greater(t, refusals, 500)
+}
+
+// connection makes a connection to a listener that shares as options say, and
+// closes the listener.
+func connection(t testing.TB, options semantics.Options) (at netip.AddrPort, server, client net.Conn) {
+	t.Helper()
+	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
+		var err error
+		if e := rc.Control(func(fd uintptr) {
+			err = errors.Join(
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, int(options&raddr)/int(raddr)),
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, int(options&rport)/int(rport)))
+		}); e != nil {
+			return e
+		}
+		return err
+	}}
+	lc.SetMultipathTCP(false)
+	l, err := lc.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	client, err = net.Dial("tcp4", l.Addr().String())
+	require.NoError(t, err)
+	server, err = l.Accept()
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	t.Cleanup(func() { server.Close(); client.Close() })
+	return l.Addr().(*net.TCPAddr).AddrPort(), server, client
+}
+
+// What a listener leaves behind is found, and what is advised beside it succeeds.
+func TestLeftovers(t *testing.T) {
+	if !testproc.Netns(t) {
+		return
+	}
+	for _, tt := range []struct {
+		name    string
+		options semantics.Options
+		config  reuse.Config
+		bound   bool
+	}{
+		{"as package net, refused without SO_REUSEADDR", raddr, reuse.Config{Addr: reuse.Off}, true},
+		{"nothing set", 0, reuse.Config{}, false},
+		{"sharing", rport, reuse.Config{}, true},
+		{"both", raddr | rport, reuse.Config{Addr: reuse.Off}, true},
+	} {
+		for _, state := range []string{"ESTABLISHED", closeWait, finWait2, timeWait} {
+			t.Run(tt.name+", "+state, func(t *testing.T) {
+				at, server, client := connection(t, tt.options)
+				pid, orphan, uid := os.Getpid(), false, os.Getuid()
+				read := func(c net.Conn) {
+					_, err := c.Read(make([]byte, 1))
+					require.ErrorIs(t, err, io.EOF)
+				}
+				switch state {
+				case closeWait:
+					require.NoError(t, client.(*net.TCPConn).CloseWrite())
+					read(server)
+				case finWait2: // of a socket that is closed
+					require.NoError(t, server.Close())
+					read(client)
+				case timeWait:
+					require.NoError(t, server.Close())
+					read(client)
+					require.NoError(t, client.Close())
+				}
+				if state == finWait2 || state == timeWait {
+					pid, orphan, uid = 0, true, -1
+				}
+				var list []Holder
+				require.Eventually(t, func() bool {
+					var err error
+					list, err = Holders(t.Context(), "tcp4", at.String())
+					return assert.NoError(t, err) && len(list) == 1 && list[0].State == state
+				}, patience, tick, "%v", list)
+				r, c, ok := follow(t, tt.config, "tcp4", at.String())
+				require.NotNil(t, r)
+				assert.Equal(t, tt.bound, ok, "%v: %v", c, r)
+				require.Len(t, r.Holders, 1)
+				h := r.Holders[0]
+				assert.Equal(t, Holder{
+					Network: "tcp4", Local: at, Remote: client.LocalAddr().(*net.TCPAddr).AddrPort(), State: state,
+					UID: uid, PID: pid, Command: h.Command, orphan: orphan,
+				}, h)
+				if orphan {
+					assert.Contains(t, r.Reason, "is held by no process any more, with a connection from")
+					assert.Contains(t, r.String(), state)
+				}
+			})
+		}
+	}
+}
+
+// A connection that nobody has accepted yet is in the way, too.
+func TestQueued(t *testing.T) {
+	if !testproc.Netns(t) {
+		return
+	}
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	c, err := net.Dial("tcp4", l.Addr().String())
+	require.NoError(t, err)
+	defer c.Close()
+	var list []Holder
+	require.Eventually(t, func() bool {
+		list, err = Holders(t.Context(), "tcp4", l.Addr().String())
+		return err == nil && len(list) == 2
+	}, patience, tick)
+	assert.Equal(t, []string{listen, "ESTABLISHED"}, []string{list[0].State, list[1].State})
+	assert.Equal(t, []int{os.Getpid(), 0}, []int{list[0].PID, list[1].PID})
+	assert.Contains(t, list[1].String(), "no process yet")
+}
