@@ -124,8 +124,10 @@ func (s *Screen) write(text string) {
 type Color int
 
 const (
-	Red  Color = 31
-	Cyan Color = 36
+	Red    Color = 31
+	Green  Color = 32
+	Yellow Color = 33
+	Cyan   Color = 36
 )
 
 // Paint returns text in a color, or as it is if the screen has no colors.

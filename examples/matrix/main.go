@@ -1,0 +1,146 @@
+//go:build !android && !ios
+
+// Programs for Android and iOS link only with cgo's toolchain.
+
+// Matrix binds every pair of sockets to one port, on the running system: every
+// pair of addresses, with every pair of option sets, for TCP and UDP. It prints
+// which of the pairs the kernel lets be, and where that is not what the documented
+// rules say.
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+
+	"example.com/reuse/internal/semantics"
+	"example.com/reuse/internal/term"
+)
+
+const usage = `Usage: matrix [-two] [-uid N] [-json] [-html file]
+       matrix -os name [-uid N] [-json] [-html file]
+
+Binds two sockets to one port, on loopback: with each pair
+of addresses, each set of options of either, TCP and UDP. It
+prints for which the system lets both be, and compares that
+with the documented rules. It runs on Unix systems and on
+Windows; -os shows the rules of any system on any other, and
+how they are known.
+
+Exit status: 0, 1 if the system does not do what the rules
+say, 2 if something did not work.
+
+`
+
+func main() {
+	if as := os.Getenv(asSecond); as != "" {
+		os.Exit(second(as))
+	}
+	passPipe()
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+type options struct {
+	two  bool
+	uid  int
+	json bool
+	html string
+	os   string
+}
+
+func run(args []string, stdout, stderr *os.File) int {
+	flags := flag.NewFlagSet("matrix", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() {
+		fmt.Fprint(flags.Output(), usage)
+		flags.PrintDefaults()
+	}
+	var o options
+	flags.BoolVar(&o.two, "two", false, "make the second socket in a second process")
+	flags.IntVar(&o.uid, "uid", -1, "make the second socket as user `N`, in a second process; needs root")
+	flags.BoolVar(&o.json, "json", false, "print each pair as a line of JSON")
+	flags.StringVar(&o.html, "html", "", "write a web page to `file`, too")
+	flags.StringVar(&o.os, "os", "", "bind nothing; show the rules of the system `name`")
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return 0
+	} else if err != nil {
+		return 2
+	}
+	given := map[string]bool{}
+	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	t, err := o.table(given, flags.Args())
+	if err == nil {
+		err = o.output(t, stdout)
+	}
+	switch {
+	case err != nil:
+		fmt.Fprintf(stderr, "matrix: %v\n", err)
+		return 2
+	case t.differences() > 0:
+		return 1
+	}
+	return 0
+}
+
+// table measures or looks up what is asked for.
+func (o *options) table(given map[string]bool, args []string) (*table, error) {
+	switch {
+	case len(args) > 0:
+		return nil, fmt.Errorf("unexpected argument %q; try -h", args[0])
+	case given["uid"] && o.uid < 0:
+		return nil, fmt.Errorf("-uid %d is no user", o.uid)
+	case given["html"] && o.html == "":
+		return nil, errors.New("-html needs the name of a file")
+	case given["os"] && o.two:
+		return nil, errors.New("-os binds nothing, so there is nothing to do for -two")
+	case given["os"]:
+		s, err := semantics.Find(o.os)
+		if err != nil {
+			return nil, fmt.Errorf("-os: %w", err)
+		}
+		second := user
+		if given["uid"] {
+			second = o.uid
+			if second == user {
+				second++ // any other
+			}
+		}
+		return predicted(s, second), nil
+	}
+	return measured(o.two, o.uid)
+}
+
+// output writes the page first: what is printed after it may go to a pipe that
+// nobody reads to its end.
+func (o *options) output(t *table, stdout *os.File) error {
+	if o.html != "" {
+		page, err := t.html()
+		if err == nil {
+			err = replace(o.html, page)
+		}
+		if err != nil {
+			return fmt.Errorf("-html: %w", err)
+		}
+	}
+	if o.json {
+		var b bytes.Buffer
+		lines := json.NewEncoder(&b)
+		for _, r := range t.Rows {
+			if err := lines.Encode(r); err != nil {
+				return err
+			}
+		}
+		_, err := io.Copy(stdout, &b)
+		return err
+	}
+	screen := term.New(stdout)
+	t.print(screen)
+	if o.html != "" {
+		screen.Textf("The same is in %s.", o.html)
+	}
+	return screen.Err()
+}

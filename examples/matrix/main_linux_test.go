@@ -1,0 +1,98 @@
+//go:build !android
+
+package main
+
+import (
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"example.com/reuse/internal/testproc"
+)
+
+const noIPv6 = "noipv6"
+
+// prepare makes a process what a test wants it to be.
+func prepare(how string) error {
+	if how == noIPv6 {
+		return testproc.Deny(unix.EAFNOSUPPORT, unix.SYS_SOCKET, testproc.Arg{Index: 0, Value: unix.AF_INET6})
+	}
+	return nil
+}
+
+// unprivileged has a command run where nobody can become user 65534: not as root,
+// or as the root of a user namespace that has no other user.
+func unprivileged(cmd *exec.Cmd) bool {
+	if os.Geteuid() == 0 {
+		one := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: one, GidMappings: one}
+	}
+	return true
+}
+
+// Without IPv6 the pairs of IPv4 are what is left.
+func TestNoIPv6(t *testing.T) {
+	t.Parallel()
+	testproc.NeedDeny(t)
+	for _, args := range [][]string{{}, {"-two"}} {
+		without := func(more ...string) (stdout string) {
+			cmd := command(t, append(args, more...)...)
+			cmd.Env = append(cmd.Env, "REUSE_EXAMPLE="+noIPv6)
+			stdout, stderr, status := outcome(t, cmd)
+			assert.Equal(t, 0, status)
+			assert.Empty(t, stderr)
+			return stdout
+		}
+		text := without()
+		assert.Contains(t, text, "\nLeft out: IPv6, which is not here (socket: address family not supported by")
+		assert.Contains(t, text, "\n288 pairs of binds: ")
+		assert.Equal(t, 1, strings.Count(text, "Left out"))
+		rows := decode(t, without("-json"))
+		assert.Len(t, rows, 288)
+		for _, r := range rows {
+			assert.False(t, r.First.IPv6() || r.Second.IPv6(), "%+v", r)
+		}
+	}
+}
+
+// Without a free port there is nothing to measure.
+func TestNoFreePort(t *testing.T) {
+	t.Parallel()
+	if !testproc.Netns(t) {
+		return
+	}
+	err := os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40000"), 0)
+	if errors.Is(err, os.ErrPermission) {
+		t.Skipf("this user may not limit the ports of a namespace: %v", err)
+	}
+	require.NoError(t, err)
+	stdout, stderr, status := example(t)
+	assert.Equal(t, 0, status, "one port is enough: %s", stderr)
+	assert.NotEmpty(t, stdout)
+
+	l, err := net.Listen("tcp4", "0.0.0.0:40000")
+	require.NoError(t, err)
+	defer l.Close()
+	for _, args := range [][]string{nil, {"-two"}, {"-json"}} {
+		stdout, stderr, status := example(t, args...)
+		assert.Equal(t, 2, status)
+		assert.Empty(t, stdout)
+		assert.Contains(t, stderr, "no free port: bind: address already in use")
+	}
+
+	p, err := net.ListenPacket("udp4", "0.0.0.0:40000")
+	require.NoError(t, err)
+	defer p.Close()
+	stdout, stderr, status = example(t)
+	assert.Equal(t, 2, status)
+	assert.Empty(t, stdout)
+	assert.Contains(t, stderr, "nothing can be bound here: ")
+}
