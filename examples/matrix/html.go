@@ -163,7 +163,7 @@ func (t *table) why(r *row) string {
 	case r.differs():
 		text += " – the rules say: " + said(r.documented)
 	case t.Measured && r.documented == "":
-		text += " – the rules do not say"
+		text += " – the rules do not say for sure"
 	}
 	text += "."
 	if r.rule != "" {

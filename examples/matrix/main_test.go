@@ -185,11 +185,10 @@ func TestEverySystem(t *testing.T) {
 func checkText(t *testing.T, text string, columns int) {
 	t.Helper()
 	widest := 0
+	text, _, _ = strings.Cut(text, "The same is in ") // which has a name of any width
 	for line := range strings.Lines(text) {
 		line = strings.TrimSuffix(line, "\n")
-		if !strings.HasPrefix(line, "The same is in ") && !strings.HasPrefix(line, "/") {
-			widest = max(widest, len(line))
-		}
+		widest = max(widest, len(line))
 		assert.Equal(t, strings.TrimRight(line, " "), line)
 	}
 	assert.Less(t, widest, columns)
@@ -431,7 +430,7 @@ func TestDifferences(t *testing.T) {
 	}
 	tab.Rows[1].documented = ""
 	stdout, page = printed(t, tab)
-	assert.Contains(t, strings.ReplaceAll(stdout, "\n", " "), " 12 differences from the rules of Linux 3.9 and later, which do not say what becomes of 1 pair. ")
+	assert.Contains(t, strings.ReplaceAll(stdout, "\n", " "), " 12 differences from the rules of Linux 3.9 and later, which do not say for sure what becomes of 1 pair. ")
 	assert.Equal(t, 12, strings.Count(stdout, "l!"))
 	assert.Equal(t, 10, strings.Count(stdout, "\n! "))
 	assert.Contains(t, stdout, "\n! tcp 127.0.0.1 is bound, then 127.0.0.1\n")

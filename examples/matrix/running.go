@@ -67,7 +67,10 @@ func measured(two bool, uid int) (t *table, err error) {
 	}
 	t.Absent = absent(all, missing)
 	for _, p := range pairs {
-		r, _ := ask(s, p, first, second)
+		r, known := ask(s, p, first, second)
+		if known.How == semantics.Unsure {
+			r.documented = ""
+		}
 		r.OS, r.Release = runtime.GOOS, release
 		for range tries {
 			if r.Outcome, err = measure.Measure(ctx, p, binder); err != nil {

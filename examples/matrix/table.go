@@ -170,7 +170,7 @@ func (t *table) counts() (kinds, verdict string) {
 	}
 	verdict = term.Count(t.differences(), "difference") + " from the rules of " + t.Rules
 	if n := t.count(func(r *row) bool { return r.documented == "" }); n > 0 {
-		verdict += fmt.Sprintf(", which do not say what becomes of %s", term.Count(n, "pair"))
+		verdict += fmt.Sprintf(", which do not say for sure what becomes of %s", term.Count(n, "pair"))
 	}
 	return kinds + ".", verdict + "."
 }
