@@ -78,7 +78,7 @@ func (s System) Second(first, second Binding) Answer {
 		return Answer{Rule: Rule{"invalid", "A binding needs a protocol, an address and a state; the second is bound or listening."}}
 	}
 	if first.Proto != second.Proto {
-		return Answer{Rule: Rule{"protocols", "TCP and UDP have port spaces of their own."}, Known: Known{Source, "a table for each protocol in every kernel"}}
+		return Answer{Rule: protocols(), Known: Known{Source, "a table for each protocol in every kernel"}}
 	}
 	for i, b := range []Binding{first, second} {
 		if !s.has(b.Options) {
@@ -98,6 +98,18 @@ func (s System) Listen(first, second Binding) Answer {
 	return s.listen(first.unmapped(), second.unmapped())
 }
 
+// HandsOut says whether a bind of the second to port 0 may be given the port that
+// the first has: "ok" if it may.
+func (s System) HandsOut(first, second Binding) Answer {
+	if s.handsOut == nil || !first.valid() || !second.valid() {
+		return Answer{Rule: Rule{"not known", "Not known."}}
+	}
+	if first.Proto != second.Proto {
+		return Answer{Rule: protocols(), Known: Known{Source, "a table for each protocol in every kernel"}}
+	}
+	return s.handsOut(first.unmapped(), second.unmapped())
+}
+
 // Connect says what becomes of a connect by a socket with such a binding to a
 // peer that nothing here is connected to.
 func (s System) Connect(b Binding) Answer { return s.connect(b.unmapped()) }
@@ -115,6 +127,19 @@ func (b Binding) unmapped() Binding {
 // apart is the rule by which most pairs are no pair at all.
 func apart() Rule {
 	return Rule{"apart", "No traffic could reach both bindings, so they do not meet."}
+}
+
+func protocols() Rule {
+	return Rule{"protocols", "TCP and UDP have port spaces of their own."}
+}
+
+// given is System.handsOut: the port may be handed out, or not.
+func given(may bool, known Known) Answer {
+	rule := Rule{"port 0", "A port that a bind with its number would be admitted to may be handed out for port 0."}
+	if may {
+		return Answer{Rule: rule, Known: known}
+	}
+	return Answer{Err: "EADDRINUSE", Step: "bind", Rule: Rule{"port 0", "A port that such a socket has is not handed out for port 0."}, Known: known}
 }
 
 // at returns an answer whose failure is at another step.

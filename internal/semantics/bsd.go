@@ -21,13 +21,28 @@ func looks(a, b Binding, sharing Options) bool {
 	return overlap(a, b)
 }
 
-// groups says that binding TCP to a multicast address fails, and whose bind it is.
+// tcpMulticast: binding TCP to a multicast address fails, whoever does.
 func tcpMulticast(a, b Binding, known Known) (Answer, bool) {
 	if a.Proto != TCP || !a.multicast() && !b.multicast() {
 		return Answer{}, false
 	}
 	return Answer{Err: "EAFNOSUPPORT", Step: "bind", First: a.multicast(), Known: known,
 		Rule: Rule{"TCP multicast", "A TCP socket cannot be bound to a multicast address."}}, true
+}
+
+// bsdHandsOut: port 0 looks for a port as bind would, without the test of users:
+// with a sharing option only an unconnected socket on the same address is in the
+// way. Some systems look at whatever overlaps for IPv4, options or not.
+func bsdHandsOut(strict4 bool, known Known) func(a, b Binding) Answer {
+	return func(a, b Binding) Answer {
+		switch {
+		case !sameFamily(a, b):
+			return Answer{Rule: Rule{"families", "Whether port 0 looks at the other family has not been read."}}
+		case strict4 && b.v4() || b.Options == 0:
+			return given(!overlap(a, b), known)
+		}
+		return given(!exact(a, b), known)
+	}
 }
 
 // bsdAnswer is an Answer of bind's.

@@ -56,7 +56,8 @@ func darwin() System {
 		traffic: func(to destination, sharing []Binding) Traffic {
 			return bsdTraffic(to, sharing, oldest, Known{Source, "in_pcblookup_hash_locked, in6_pcblookup_hash_locked, xnu-11417.101.15"})
 		},
-		connect: connects, sameTuple: tupleTaken("EADDRINUSE", Known{Source, "in_pcbconnect"}),
+		handsOut: bsdHandsOut(true, known), // IPv4 from 10.15 on
+		connect:  connects, sameTuple: tupleTaken("EADDRINUSE", Known{Source, "in_pcbconnect"}),
 		closing: Closing{Reset, "Connections in a closed listener's queue are reset.", Known{Source, "soclose, soabort"}},
 		facts: []Fact{
 			{Restart, "A new listener with SO_REUSEADDR or SO_REUSEPORT is bound beside what is left; without one it is refused.", known},

@@ -63,7 +63,8 @@ func dragonfly() System {
 		name: "dragonfly", title: "DragonFly",
 		options: bsdOptions(),
 		second:  dragonflySecond, listen: listens(known), traffic: dragonflyTraffic,
-		connect: connects, sameTuple: tupleTaken("EADDRINUSE", Known{Source, "in_pcbconnect"}),
+		handsOut: bsdHandsOut(false, known),
+		connect:  connects, sameTuple: tupleTaken("EADDRINUSE", Known{Source, "in_pcbconnect"}),
 		closing: Closing{Moved, "The queue of a closed listener, half-open connections included, moves to the last other member of its group (3.6).", Known{Source, "tcp_close, in_pcblocalgroup_last, soinherit, syncache_destroy"}},
 		facts: []Fact{
 			{Restart, "On IPv4 accepted connections never stand in the way (5.6, kern.ipc.soaccept_reuse); on IPv6 a new listener needs SO_REUSEADDR or SO_REUSEPORT.", known},

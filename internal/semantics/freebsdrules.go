@@ -92,7 +92,7 @@ func freebsdTraffic(upTo14 bool, known Known) func(to destination, sharing []Bin
 			}
 			return Traffic{Way: way, To: group, Known: known, Rule: Rule{"SO_REUSEPORT_LB group", "A hash of the peer's address and the ports chooses among the SO_REUSEPORT_LB sockets of one address, at most 256, before any other socket."}}
 		}
-		if !upTo14 && len(choose(sharing, func(b Binding) bool { return b.Options.Has(LB) && !b.dual() })) > 0 {
+		if !upTo14 && len(choose(sharing, func(b Binding) bool { return b.Options.Has(LB) && !b.dual() && b.covers(to.addr) })) > 0 {
 			return Traffic{Rule: Rule{"not listening", "Whether an SO_REUSEPORT_LB socket that does not listen yet stands in the way has not been read."}}
 		}
 		return bsdTraffic(to, sharing, newest, known)
@@ -114,6 +114,7 @@ func freebsd() System {
 			}
 			return as(known, connects(b))
 		},
+		handsOut:  bsdHandsOut(false, Known{Source, "in_pcb_lport"}),
 		sameTuple: tupleTaken("EADDRINUSE", Known{Source, "in_pcbconnect"}),
 		closing:   Closing{Reset, "Connections in a closed listener's queue are reset; there is no hand-over inside a group.", Known{Source, "soclose, soabort"}},
 		facts: []Fact{
@@ -141,6 +142,7 @@ func freebsd14() System {
 		return answer
 	}
 	s.sameTuple.Known = known
+	s.handsOut = bsdHandsOut(false, known)
 	s.closing.Known = known
 	s.facts = []Fact{
 		{Restart, "A new listener with any sharing option is bound beside what is left, whatever the old one set; without one it is refused. Connections over loopback leave no TIME_WAIT unless net.inet.tcp.nolocaltimewait is 0.", known},

@@ -97,6 +97,16 @@ func linuxRank() func(Binding) int {
 	}
 }
 
+// linuxHandsOut: TCP looks for a port that nobody overlaps, whatever the options.
+// UDP asks the rule of bind, and so may return what another socket has.
+func linuxHandsOut(a, b Binding) Answer {
+	known := Known{Measured, "6.18.44"}
+	if a.Proto == UDP {
+		return given(linuxSecond(a, b).Err == "", known)
+	}
+	return given(!overlap(a, b), known)
+}
+
 func linux() System {
 	return System{
 		name: "linux", title: "Linux 3.9 and later",
@@ -104,7 +114,7 @@ func linux() System {
 			{Addr, "SO_REUSEADDR", "", Known{Measured, "5.10, 6.1, 6.12, 6.18"}},
 			{Port, "SO_REUSEPORT", "3.9", Known{Source, "absent in 3.0.27 and 3.4; vendors have backported it, so set it rather than look at the version"}},
 		},
-		second: linuxSecond, listen: linuxListen, traffic: linuxTraffic,
+		second: linuxSecond, listen: linuxListen, traffic: linuxTraffic, handsOut: linuxHandsOut,
 		connect: connects, sameTuple: tupleTaken("EADDRNOTAVAIL", Known{Measured, "6.18.44"}),
 		closing: Closing{Reset, "Connections in a closed listener's queue are reset, unless net.ipv4.tcp_migrate_req is 1 (5.14): then one other listener of the group gets them all.", Known{Measured, "5.10, 6.1, 6.12, 6.18; without effect on 5.10"}},
 		facts: []Fact{
@@ -131,6 +141,7 @@ func linux38() System {
 		return t
 	}
 	s.sameTuple.Known = Known{Inferred, "from later versions"}
+	s.handsOut = nil
 	s.closing = Closing{Reset, "Connections in a closed listener's queue are reset.", Known{Inferred, "from later versions"}}
 	s.facts = []Fact{
 		{Restart, "A new listener needs SO_REUSEADDR, and the old one must have had it.", known},
@@ -155,6 +166,7 @@ func android() System {
 		return t
 	}
 	s.sameTuple = as(known, s.sameTuple)
+	s.handsOut = func(a, b Binding) Answer { return as(known, linuxHandsOut(a, b)) }
 	s.closing.Known = known
 	for i := range s.facts {
 		s.facts[i].Known = known

@@ -58,8 +58,9 @@ func netbsd() System {
 		name: "netbsd", title: "NetBSD",
 		options: bsdOptions(),
 		second:  netbsdSecond, listen: listens(known),
-		traffic: func(to destination, sharing []Binding) Traffic { return bsdTraffic(to, sharing, newest, known) },
-		connect: func(b Binding) Answer { return as(known, connects(b)) }, sameTuple: tupleTaken("EADDRINUSE", known),
+		traffic:  func(to destination, sharing []Binding) Traffic { return bsdTraffic(to, sharing, newest, known) },
+		handsOut: bsdHandsOut(true, known),
+		connect:  func(b Binding) Answer { return as(known, connects(b)) }, sameTuple: tupleTaken("EADDRINUSE", known),
 		closing: Closing{Reset, "Connections in a closed listener's queue are reset. A full queue does not spill over to another listener.", known},
 		facts: []Fact{
 			{Restart, "A new listener with SO_REUSEADDR or SO_REUSEPORT is always bound beside what is left; without one, too, unless 128 divides the port. On loopback TIME_WAIT lasts 2 s.", known},

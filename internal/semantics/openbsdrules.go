@@ -41,7 +41,8 @@ func openbsd() System {
 		traffic: func(to destination, sharing []Binding) Traffic {
 			return bsdTraffic(to, separate(sharing...), newest, Known{Source, "in_pcbhash_lookup, 1.320 (7.8)"})
 		},
-		connect: connects, sameTuple: tupleTaken("EADDRINUSE", Known{Source, "in_pcbconnect"}),
+		handsOut: bsdHandsOut(false, known),
+		connect:  connects, sameTuple: tupleTaken("EADDRINUSE", Known{Source, "in_pcbconnect"}),
 		closing: Closing{Reset, "Connections in a closed listener's queue are reset.", Known{Source, "soclose, soabort"}},
 		facts: []Fact{
 			{Restart, "A new listener with SO_REUSEADDR or SO_REUSEPORT is bound beside what is left; without one it is refused.", known},

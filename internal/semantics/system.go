@@ -16,6 +16,7 @@ type System struct {
 	listen      func(first, second Binding) Answer
 	traffic     func(to destination, sharing []Binding) Traffic
 	connect     func(Binding) Answer
+	handsOut    func(first, second Binding) Answer // nil: not known
 	sameTuple   Answer
 	closing     Closing
 	facts       []Fact
@@ -146,11 +147,5 @@ func (s System) optionData(o Option) optionData {
 	return optionData{}
 }
 
-func (s System) has(all Options) bool {
-	for _, o := range all.List() {
-		if s.optionData(o).name == "" {
-			return false
-		}
-	}
-	return true
-}
+// has says that the system has all of these options.
+func (s System) has(all Options) bool { return all&^Opts(s.Options()...) == 0 }
