@@ -140,7 +140,7 @@ func (o *options) output(t *table, stdout *os.File) error {
 	screen := term.New(stdout)
 	t.print(screen)
 	if o.html != "" {
-		screen.Textf("The same is in %s.", o.html)
+		screen.Printf("The same is in %s.\n", o.html) // not broken into lines
 	}
 	return screen.Err()
 }
