@@ -15,10 +15,10 @@ import (
 	"example.com/reuse/internal/semantics"
 )
 
-// A Report says why an address could not be had. It is for a person; print it as it
-// is, nothing in it does anything to a terminal except for what is in the Holders.
+// A Report says why an address could not be had. Its texts do nothing to a terminal,
+// whatever the processes are called; the Holders' Commands are as they are.
 type Report struct {
-	Network, Address string   // as in the error
+	Network, Address string   // as in the error; of a dialed socket that cannot bind, its own
 	Holders          []Holder // as from [Holders]; none if that is not what went wrong
 	Reason           string   // one or more sentences
 	Advice           []string // a sentence each, what is best first
@@ -49,10 +49,10 @@ func Explain(ctx context.Context, c reuse.Config, err error) (*Report, error) {
 		x.op = &net.OpError{}
 	}
 	x.dial = x.op.Op == "dial"
-	x.Network = x.op.Net
+	x.Network = printable(x.op.Net)
 	for _, a := range []net.Addr{x.op.Addr, x.op.Source} {
 		if s := addressOf(a); s != "" && x.Address == "" {
-			x.Address = s
+			x.Address = printable(s)
 		}
 	}
 	if err := x.explain(); err != nil {
@@ -152,7 +152,7 @@ func (x *explainer) option(e *reuse.OptionError) {
 // local returns what the socket binds.
 func (x *explainer) local() (target, error) {
 	if !x.dial {
-		return resolve(x.ctx, x.Network, addressOf(x.op.Addr))
+		return resolve(x.ctx, x.op.Net, addressOf(x.op.Addr))
 	}
 	source, remote := addrPort(x.op.Source), addrPort(x.op.Addr)
 	t, err := bindTarget(strings.TrimRight(x.Network, "46")+"4", netip.Addr{}, source.Port())
@@ -317,8 +317,8 @@ func (x *explainer) denied() error {
 		return fmt.Errorf("inuse: %w", err)
 	}
 	port := t.local.Port()
-	if first, ok := firstUnprivileged(); ok && port > 0 && int(port) < first && os.Geteuid() != 0 {
-		x.reason("Ports below %d are for privileged processes, and this one is uid %d.", first, os.Geteuid())
+	if first, ok := firstUnprivileged(); ok && port > 0 && int(port) < first {
+		x.reason("Ports below %d are for processes with a privilege that this one, uid %d, lacks.", first, os.Geteuid())
 		x.advise("%s", privileges(first))
 		return nil
 	}
@@ -404,7 +404,7 @@ func (x *explainer) exhausted(t target) error {
 	if x.dial && !x.step("connect") && x.config.DeferPort != reuse.On && reuse.DeferPort.Supported() == nil {
 		c := x.config
 		c.DeferPort = reuse.On
-		x.advise("%s works: the port need then be free for this destination only.", literal(c))
+		x.advise("With %s on all of these connections a port need be free for one destination only.", literal(c))
 	}
 	if runtime.GOOS == "linux" {
 		x.advise("Widen net.ipv4.ip_local_port_range, or use more local addresses.")

@@ -18,7 +18,7 @@ import (
 )
 
 func children() map[string]testproc.Child {
-	return map[string]testproc.Child{"hold": hold, "crowd": crowd, "flicker": flicker}
+	return map[string]testproc.Child{"hold": hold, "crowd": crowd, "flicker": flicker, "explaining": explaining}
 }
 
 // A spec is a socket to be made, by nothing but system calls.
@@ -30,7 +30,7 @@ type spec struct {
 	Listen  bool
 	Count   int // 0: 1
 	UID     int // of the process that makes it
-	Name    string
+	Name    []byte
 }
 
 // open makes one socket and returns where it is bound.
@@ -98,8 +98,8 @@ func hold(args []string, in *bufio.Scanner, out io.Writer) error {
 	if err := json.Unmarshal([]byte(args[0]), &s); err != nil {
 		return err
 	}
-	if s.Name != "" {
-		if err := os.WriteFile("/proc/self/comm", []byte(s.Name), 0); err != nil {
+	if s.Name != nil {
+		if err := os.WriteFile("/proc/self/comm", s.Name, 0); err != nil {
 			return err
 		}
 	}

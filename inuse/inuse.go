@@ -72,16 +72,16 @@ func (h Holder) who() string {
 func (h Holder) what() string {
 	switch h.State {
 	case listen:
-		return "listening on " + h.Local.String()
+		return "listening on " + printable(h.Local.String())
 	case bound:
 		if h.proto() == semantics.UDP {
-			return "bound to " + h.Local.String()
+			return "bound to " + printable(h.Local.String())
 		}
-		return "bound to " + h.Local.String() + " and not listening"
+		return "bound to " + printable(h.Local.String()) + " and not listening"
 	}
-	s := "with a connection from " + h.Local.String()
+	s := "with a connection from " + printable(h.Local.String())
 	if h.Remote.IsValid() {
-		s += " to " + h.Remote.String()
+		s += " to " + printable(h.Remote.String())
 	}
 	return s + " (" + h.State + ")"
 }

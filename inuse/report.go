@@ -14,8 +14,7 @@ const rows = 20
 // a newline, harmless to print.
 func (r *Report) String() string {
 	var b strings.Builder
-	title := strings.TrimSpace(r.Network + " " + r.Address)
-	if title != "" {
+	if title := strings.TrimSpace(r.Network + " " + r.Address); title != "" {
 		fmt.Fprintln(&b, printable(title))
 	}
 	if len(r.Holders) > 0 {
@@ -24,7 +23,7 @@ func (r *Report) String() string {
 		for _, h := range r.Holders[:min(rows, len(r.Holders))] {
 			remote, uid, pid := "-", "?", "?"
 			if h.Remote.IsValid() {
-				remote = h.Remote.String()
+				remote = printable(h.Remote.String())
 			}
 			if h.UID >= 0 {
 				uid = strconv.Itoa(h.UID)
@@ -35,7 +34,7 @@ func (r *Report) String() string {
 			case h.orphan:
 				pid = "-"
 			}
-			fmt.Fprintf(w, "%s\t%v\t%s\t%s\t%s\t%s\n", printable(h.State), h.Local, remote, uid, pid, printable(h.Command))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", printable(h.State), printable(h.Local.String()), remote, uid, pid, printable(h.Command))
 		}
 		w.Flush() // to a strings.Builder
 		if n := len(r.Holders) - rows; n > 0 {
