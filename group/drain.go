@@ -34,7 +34,11 @@ func (g *Group) drainAll(ctx context.Context) error {
 	if len(members) == 0 {
 		return g.closedError("drain")
 	}
-	reasons := g.drain(ctx, members)
+	var reasons reasons
+	if err := g.pump(); err != nil {
+		reasons.addError(0, err)
+	}
+	g.drain(ctx, members, &reasons)
 	members, left := g.takeMembers()
 	g.end(members, left)
 	for _, m := range append(members, left...) {
@@ -47,7 +51,7 @@ func (g *Group) drainAll(ctx context.Context) error {
 }
 
 // drain empties and closes members of one address.
-func (g *Group) drain(ctx context.Context, members []*member) (r reasons) {
+func (g *Group) drain(ctx context.Context, members []*member, r *reasons) {
 	if err := g.detachHold(); err != nil {
 		r.addError(0, err)
 	}
@@ -92,7 +96,6 @@ func (g *Group) drain(ctx context.Context, members []*member) (r reasons) {
 			r.addError(n, err)
 		}
 	}
-	return r
 }
 
 // patience is how long a handshake may take.

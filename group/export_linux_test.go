@@ -35,6 +35,9 @@ func Blind(l *net.TCPListener) error { return blind(l) }
 
 // OpenAndClose opens a member to which nothing is steered, and closes it.
 func OpenAndClose(ctx context.Context, g *Group) error {
+	if err := g.pump(); err != nil {
+		return err
+	}
 	if err := g.openSpares(ctx, 1); err != nil {
 		return err
 	}

@@ -130,7 +130,7 @@ type Group struct {
 	mu      sync.Mutex
 	members []*member // the kernel's sockets: one for each listener, and spares
 	left    []*member // spares that are closed and may have a connection in hand
-	probes  probes
+	pumping
 	steered
 }
 
@@ -215,9 +215,6 @@ func (g *Group) open(ctx context.Context, lc *net.ListenConfig, address string) 
 		if err := detach(out.member); err != nil {
 			return listenError(g.network, err)
 		}
-	}
-	for _, m := range g.members {
-		go m.pump(&g.probes)
 	}
 	return nil
 }
@@ -390,5 +387,8 @@ func (g *Group) end(members, left []*member) {
 	}
 	for _, m := range left {
 		<-m.done
+	}
+	for _, l := range g.listeners {
+		l.abandonKept()
 	}
 }

@@ -3,27 +3,41 @@ package group
 import (
 	"errors"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 )
 
-// A listener is what the user of a group accepts from. The connections are those
-// of its member, and of spares that stand in for a while.
+// A listener is what the user of a group accepts from: the group's socket itself, or,
+// while the group takes over or drains, the goroutines that accept on its sockets,
+// the spares' too.
 type listener struct {
 	g      *Group
 	member *member
 
-	accepted chan result
-	ended    chan struct{}
-	endOnce  sync.Once
-	closed   atomic.Bool // by the user
+	mode     sync.RWMutex // held for reading by who accepts on the socket
+	pumped   bool         // goroutines accept
+	accepted chan result  // from them
+
+	mu   sync.Mutex
+	kept []kept // what they had in hand when they ended
+
+	ended   chan struct{}
+	endOnce sync.Once
+	closed  atomic.Bool // by the user
 }
 
 type result struct {
 	conn net.Conn
 	err  error
+}
+
+// A kept connection is accepted and not yet the user's.
+type kept struct {
+	conn net.Conn
+	from *member
 }
 
 func newListener(g *Group, l *net.TCPListener) (*listener, error) {
@@ -34,12 +48,66 @@ func newListener(g *Group, l *net.TCPListener) (*listener, error) {
 }
 
 func (l *listener) Accept() (net.Conn, error) {
-	select {
-	case r := <-l.accepted:
-		return r.conn, r.err
-	case <-l.ended:
-		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: l.Addr(), Err: net.ErrClosed}
+	for {
+		l.mode.RLock()
+		pumped, direct := l.pumped, l.member.direct
+		conn, err := l.takeKept(), error(nil)
+		if conn == nil && !pumped && !l.isEnded() {
+			conn, err = l.member.l.Accept()
+		}
+		l.mode.RUnlock()
+		switch {
+		case conn != nil:
+			return conn, nil
+		case l.isEnded():
+			return nil, l.closedError("accept")
+		case pumped:
+			select {
+			case r := <-l.accepted:
+				return r.conn, r.err
+			case <-l.ended:
+			case <-direct:
+			}
+		case errors.Is(err, os.ErrDeadlineExceeded): // pumped from now on
+		case isClosed(err):
+			return nil, l.closedError("accept")
+		default:
+			return nil, err
+		}
 	}
+}
+
+// takeKept returns a connection that was kept, nil if there is none.
+func (l *listener) takeKept() net.Conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.kept) == 0 {
+		return nil
+	}
+	k := l.kept[0]
+	l.kept = l.kept[1:]
+	k.from.held.Add(-1)
+	return k.conn
+}
+
+// abandonKept closes what is kept: nobody will accept it.
+func (l *listener) abandonKept() {
+	for {
+		l.mu.Lock()
+		list := l.kept
+		l.kept = nil
+		l.mu.Unlock()
+		if len(list) == 0 {
+			return
+		}
+		for _, k := range list {
+			k.from.abandon(k.conn)
+		}
+	}
+}
+
+func (l *listener) closedError(op string) error {
+	return &net.OpError{Op: op, Net: "tcp", Addr: l.Addr(), Err: net.ErrClosed}
 }
 
 func (l *listener) Addr() net.Addr { return l.member.l.Addr() }
@@ -65,7 +133,7 @@ func (l *listener) isEnded() bool {
 // Accept fails at once: whatever is under way must not wait for it.
 func (g *Group) closeListener(l *listener) error {
 	if l.closed.Swap(true) {
-		return &net.OpError{Op: "close", Net: "tcp", Addr: l.Addr(), Err: net.ErrClosed}
+		return l.closedError("close")
 	}
 	first := false
 	l.endOnce.Do(func() { close(l.ended); first = true })
@@ -87,6 +155,7 @@ func (g *Group) closeListener(l *listener) error {
 	g.mu.Unlock()
 	err := l.member.close()
 	<-l.member.done
+	l.abandonKept()
 	return err
 }
 
@@ -100,20 +169,19 @@ func (g *Group) openListener() *listener {
 	return nil
 }
 
-// A member is one of the kernel's sockets, and the goroutine that accepts on it.
-// It accepts at most one connection ahead of the user, but while the group connects
-// to itself, it must not keep those connections waiting behind others. It ends when
-// the socket is closed and what it has accepted is the user's.
+// A member is one of the kernel's sockets: a listener's own, or a spare.
 type member struct {
 	l      *net.TCPListener
 	to     *listener
 	cookie uint64 // the kernel's name for the socket
 	spare  bool   // stands in while the group takes over
 
-	accepts   atomic.Uint64 // connections accepted so far
+	accepts   atomic.Uint64 // connections that the goroutine has accepted so far
 	abandoned atomic.Uint64 // and not taken by the user
 	held      atomic.Int64  // and not yet taken
-	done      chan struct{} // closed when the goroutine has ended
+
+	direct <-chan struct{} // closed when the goroutine is to end: users accept on the sockets again
+	done   chan struct{}   // closed when it has ended, or did not begin
 }
 
 func newMember(l *net.TCPListener, to *listener) (*member, error) {
@@ -121,7 +189,9 @@ func newMember(l *net.TCPListener, to *listener) (*member, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &member{l: l, to: to, cookie: cookie, done: make(chan struct{})}, nil
+	m := &member{l: l, to: to, cookie: cookie, done: make(chan struct{})}
+	close(m.done)
+	return m, nil
 }
 
 // close hides the member from new connections and closes it. Its goroutine may still
@@ -131,63 +201,12 @@ func (m *member) close() error {
 	return errors.Join(err, m.l.Close())
 }
 
+// abandon closes a connection that the user does not get.
+func (m *member) abandon(conn net.Conn) {
+	m.abandoned.Add(1)
+	m.held.Add(-1)
+	conn.Close()
+}
+
 // isClosed tells whether Accept failed because its socket is closed.
 func isClosed(err error) bool { return errors.Is(err, net.ErrClosed) }
-
-// pump passes on what the socket accepts, but for the group's own probes.
-func (m *member) pump(probes *probes) {
-	defer close(m.done)
-	var ahead sync.WaitGroup
-	defer ahead.Wait()
-	for {
-		conn, err := m.l.AcceptTCP()
-		switch {
-		case isClosed(err):
-			return
-		case err != nil: // too many open files, say: the user decides
-			if !m.pass(result{err: err}) {
-				return
-			}
-		default:
-			m.held.Add(1)
-			m.accepts.Add(1)
-			if probes.swallow(conn, m) {
-				m.held.Add(-1)
-				continue
-			}
-			select {
-			case m.to.accepted <- result{conn: conn}:
-				m.held.Add(-1)
-			case <-probes.begun():
-				ahead.Go(func() { m.deliver(conn) })
-			case <-m.to.ended:
-				m.deliver(conn)
-			}
-		}
-	}
-}
-
-// deliver waits until the user takes a connection.
-func (m *member) deliver(conn net.Conn) {
-	defer m.held.Add(-1)
-	if !m.pass(result{conn: conn}) {
-		m.abandoned.Add(1)
-		conn.Close()
-	}
-}
-
-// pass waits until the user accepts. What a spare has goes to another listener if
-// its own is closed.
-func (m *member) pass(r result) bool {
-	for to := m.to; to != nil; to = m.to.g.openListener() {
-		select {
-		case to.accepted <- r:
-			return true
-		case <-to.ended:
-		}
-		if !m.spare {
-			break
-		}
-	}
-	return false
-}

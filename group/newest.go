@@ -229,6 +229,7 @@ func queued(l *net.TCPListener) (n int, err error) {
 
 // What Linux needs, and these systems do not.
 
+func (g *Group) settled() bool                  { return true }
 func (g *Group) stopHolding()                   {}
 func (g *Group) releaseHold()                   {}
 func (g *Group) standIn(*listener)              {}

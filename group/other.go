@@ -45,11 +45,9 @@ func unsupported() error {
 type (
 	steered struct{}
 	lock    struct{}
-	probes  struct{}
+	pumping struct{}
 )
 
-func (*probes) swallow(*net.TCPConn, *member) bool                { return false }
-func (*probes) begun() <-chan struct{}                            { return nil }
 func (*lock) release()                                            {}
 func (*Group) lockAddress(context.Context, string) (*lock, error) { return nil, nil }
 func addressKey(string, *net.TCPAddr) string                      { return "" }

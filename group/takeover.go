@@ -4,6 +4,7 @@ package group
 
 import (
 	"context"
+	"errors"
 	"slices"
 )
 
@@ -27,7 +28,13 @@ func (g *Group) takeOver(ctx context.Context, members int) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(g.shut, cancel)()
-	err := g.steerHere(ctx, members)
+	err := g.pump()
+	if err == nil {
+		err = g.steerHere(ctx, members)
+	}
+	if err != nil || g.settled() {
+		err = errors.Join(err, g.unpump())
+	}
 	if err != nil && g.shut.Err() != nil && given.Err() == nil {
 		return g.closedError("take over")
 	}

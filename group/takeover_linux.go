@@ -345,7 +345,7 @@ func (g *Group) openSpares(ctx context.Context, n int) error {
 		g.mu.Lock()
 		g.members = append(g.members, m)
 		g.mu.Unlock()
-		go m.pump(&g.probes)
+		m.start()
 	}
 	return nil
 }
@@ -437,6 +437,18 @@ func (g *Group) settleLater(ctx context.Context, h *hold) {
 		g.mu.Unlock()
 	}
 	g.releaseHold()
+	if err := g.unpump(); err != nil {
+		g.mu.Lock()
+		g.failed = err
+		g.mu.Unlock()
+	}
+}
+
+// settled tells whether nothing is to be undone later.
+func (g *Group) settled() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.hold == nil
 }
 
 // closeSpares closes the spares. named are the indexes of members that new connections
