@@ -4,9 +4,12 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,17 +21,27 @@ import (
 	"example.com/reuse/internal/testproc"
 )
 
-const noIPv6 = "noipv6"
+// What prepare does.
+const (
+	noIPv6   = "noipv6"   // there is no IPv6
+	deafPort = "deafport" // SO_REUSEPORT can be set, and does nothing
+	small    = "small"    // no file can be larger than a part of a page
+)
 
 // prepare makes a process what a test wants it to be.
 func prepare(how string) error {
-	if how == noIPv6 {
+	switch how {
+	case noIPv6:
 		return testproc.Deny(unix.EAFNOSUPPORT, unix.SYS_SOCKET, testproc.Arg{Index: 0, Value: unix.AF_INET6})
+	case deafPort:
+		return testproc.Deny(0, unix.SYS_SETSOCKOPT, testproc.Arg{Index: 1, Value: unix.SOL_SOCKET}, testproc.Arg{Index: 2, Value: unix.SO_REUSEPORT})
+	case small:
+		return unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 10000, Max: 10000})
 	}
 	return nil
 }
 
-// unprivileged has a command run where nobody can become user 65534: not as root,
+// unprivileged has a command run where nobody can become user 54321: not as root,
 // or as the root of a user namespace that has no other user.
 func unprivileged(cmd *exec.Cmd) bool {
 	if os.Geteuid() == 0 {
@@ -95,4 +108,54 @@ func TestNoFreePort(t *testing.T) {
 	assert.Equal(t, 2, status)
 	assert.Empty(t, stdout)
 	assert.Contains(t, stderr, "nothing can be bound here: ")
+}
+
+// A kernel that does not do what the rules say is found out.
+func TestOtherKernel(t *testing.T) {
+	t.Parallel()
+	testproc.NeedDeny(t)
+	cmd := command(t, "-json")
+	cmd.Env = append(cmd.Env, "REUSE_EXAMPLE="+deafPort)
+	stdout, stderr, status := outcome(t, cmd)
+	assert.Equal(t, 1, status)
+	assert.Empty(t, stderr)
+	want := committed(t)
+	differences := 0
+	for _, r := range decode(t, stdout) {
+		rules := want[key(r.Row)]
+		for _, opts := range []*[]string{&r.A, &r.B} {
+			*opts = slices.DeleteFunc(*opts, func(o string) bool { return o == "port" })
+		}
+		assert.Equal(t, want[key(r.Row)], r.Outcome, key(r.Row))
+		if r.Outcome != rules {
+			differences++
+		}
+	}
+	assert.NotZero(t, differences)
+
+	cmd = command(t)
+	cmd.Env = append(cmd.Env, "REUSE_EXAMPLE="+deafPort)
+	stdout, _, status = outcome(t, cmd)
+	assert.Equal(t, 1, status)
+	assert.Contains(t, stdout, fmt.Sprintf("\n%d differences from the rules of ", differences))
+}
+
+// A page that cannot be written to its end is not there, and the old one is.
+func TestPageCut(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	page := filepath.Join(dir, "page.html")
+	require.NoError(t, os.WriteFile(page, []byte("old"), 0o600))
+	cmd := command(t, "-os", "linux", "-html", page)
+	cmd.Env = append(cmd.Env, "REUSE_EXAMPLE="+small)
+	stdout, stderr, status := outcome(t, cmd)
+	assert.Equal(t, 2, status)
+	assert.Empty(t, stdout)
+	assert.Regexp(t, `^matrix: -html: write .*page\.html.*: file too large\n$`, stderr)
+	data, err := os.ReadFile(page)
+	require.NoError(t, err)
+	assert.Equal(t, "old", string(data))
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	assert.Len(t, entries, 1)
 }

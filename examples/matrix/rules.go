@@ -17,12 +17,13 @@ func newTable(s semantics.System) *table {
 }
 
 // ask returns what the rules say of a pair, in a row without its outcome.
-func ask(s semantics.System, p measure.Pair, first, second int) (row, semantics.Known) {
+func ask(s semantics.System, p measure.Pair, first, second int) (row, semantics.Answer) {
 	a := s.Second(p.Bindings(first, second))
-	return row{
-		Row:        p.Row(s.Name(), "", first == second, ""),
-		documented: measure.Outcome(a), rule: a.Rule.Text, basis: a.Known.String(),
-	}, a.Known
+	r := row{Row: p.Row(s.Name(), "", first == second, ""), rule: a.Rule.Text, basis: a.Known.String()}
+	if a.Known.How != semantics.Unsure { // what nobody is sure of cannot be contradicted
+		r.documented = measure.Outcome(a)
+	}
+	return r, a
 }
 
 // predicted returns the table of a system that need not be the running one.
@@ -33,8 +34,8 @@ func predicted(s semantics.System, second int) *table {
 		t.How = "what the rules say of two sockets of two users; nothing was bound."
 	}
 	for _, p := range measure.Pairs(s) {
-		r, known := ask(s, p, user, second)
-		r.Outcome, r.Known, r.Where = r.documented, known.How.String(), known.Where
+		r, a := ask(s, p, user, second)
+		r.Outcome, r.Known, r.Where = measure.Outcome(a), a.Known.How.String(), a.Known.Where
 		t.Rows = append(t.Rows, r)
 	}
 	t.Usual = t.usual()

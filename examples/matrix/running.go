@@ -67,22 +67,27 @@ func measured(two bool, uid int) (t *table, err error) {
 	}
 	t.Absent = absent(all, missing)
 	for _, p := range pairs {
-		r, known := ask(s, p, first, second)
-		if known.How == semantics.Unsure {
-			r.documented = ""
-		}
+		r, _ := ask(s, p, first, second)
 		r.OS, r.Release = runtime.GOOS, release
-		for range tries {
-			if r.Outcome, err = measure.Measure(ctx, p, binder); err != nil {
-				return nil, fmt.Errorf("%s: %w", r.sockets(), err)
-			}
-			if !r.differs() {
-				break
-			}
+		if err := r.bind(ctx, p, binder); err != nil {
+			return nil, err
 		}
 		t.Rows = append(t.Rows, r)
 	}
 	return t, nil
+}
+
+// bind finds out the outcome.
+func (r *row) bind(ctx context.Context, p measure.Pair, second measure.Binder) (err error) {
+	for range tries {
+		if r.Outcome, err = measure.Measure(ctx, p, second); err != nil {
+			return fmt.Errorf("%s: %w", r.sockets(), err)
+		}
+		if !r.differs() {
+			return nil
+		}
+	}
+	return nil
 }
 
 // absent says which addresses of the pairs are left out, and why.
