@@ -193,7 +193,7 @@ func (x *explainer) inUse(refused bool) error {
 		x.Address = t.local.String()
 	}
 	x.Holders, err = t.holders(x.ctx)
-	if err != nil && x.ctx.Err() != nil {
+	if err != nil && (!refused || x.ctx.Err() != nil) {
 		return fmt.Errorf("inuse: %w", err)
 	}
 	if err != nil {

@@ -1,0 +1,154 @@
+//go:build !android && !ios
+
+// Programs for Android and iOS link only with cgo's toolchain.
+
+// Whoholds says which sockets and processes an address is in use by, what would refuse
+// another socket there, and what would be admitted.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+
+	"example.com/reuse"
+	"example.com/reuse/inuse"
+)
+
+const usage = `Usage: whoholds [-network tcp] [-json] ADDRESS
+
+Shows which sockets overlap an address such as 127.0.0.1:8080
+or :8080, listening or not, and whose they are; by which rule
+of the kernel they would refuse another one; and with which
+reuse.Config that one would be let in. It binds nothing.
+
+Exit status: 0 if the address is held, 1 if it is free, 2 if
+that could not be found out.
+
+On Linux it sees the sockets of its network namespace, and
+the processes of its own user, or as root of all. It works
+on Windows too, on macOS and FreeBSD with lsof installed, and
+on NetBSD and OpenBSD, where no processes are seen.
+
+`
+
+const (
+	held = iota
+	free
+	failed
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("whoholds", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() {
+		fmt.Fprint(flags.Output(), usage)
+		flags.PrintDefaults()
+	}
+	network := flags.String("network", "tcp", "`network` of the address: tcp or udp, tcp4, udp6, ...")
+	program := flags.Bool("json", false, "print JSON, for a program")
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return held
+	} else if err != nil {
+		return failed
+	}
+	if flags.NArg() != 1 {
+		fmt.Fprintln(stderr, "whoholds: one address is wanted, such as 127.0.0.1:8080; try -h")
+		return failed
+	}
+	at := address{*network, flags.Arg(0)}
+	if _, err := strconv.ParseUint(at.text, 10, 16); err == nil { // a port
+		at.text = ":" + at.text
+	}
+	question := &net.OpError{Op: "listen", Net: *network, Addr: at}
+	report, err := inuse.Explain(ctx, reuse.Config{}, question)
+	if err != nil {
+		fmt.Fprintf(stderr, "whoholds: %s\n", strings.Trim(strconv.QuoteToGraphic(err.Error()), `"`))
+		return failed
+	}
+	if *program {
+		err = printJSON(stdout, report)
+	} else {
+		_, err = fmt.Fprint(stdout, report)
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "whoholds: %v\n", err)
+		return failed
+	}
+	if len(report.Holders) == 0 {
+		return free
+	}
+	return held
+}
+
+// An address is a net.Addr that is not resolved yet.
+type address struct{ network, text string }
+
+func (a address) Network() string { return a.network }
+func (a address) String() string  { return a.text }
+
+// A record is a holder in JSON. What is not known is left out.
+type record struct {
+	Network string          `json:"network"`
+	State   string          `json:"state"`
+	Local   netip.AddrPort  `json:"local"`
+	Remote  *netip.AddrPort `json:"remote,omitempty"`
+	UID     *int            `json:"uid,omitempty"`
+	PID     int             `json:"pid,omitempty"`
+	Command string          `json:"command,omitempty"`
+}
+
+// printJSON prints a report as one line of JSON, in ASCII: a command's name may hold
+// what a terminal would obey.
+func printJSON(w io.Writer, r *inuse.Report) error {
+	out := struct {
+		Network string   `json:"network"`
+		Address string   `json:"address"`
+		Holders []record `json:"holders"`
+		Reason  string   `json:"reason"`
+		Advice  []string `json:"advice,omitempty"`
+	}{r.Network, r.Address, []record{}, r.Reason, r.Advice}
+	for _, h := range r.Holders {
+		rec := record{Network: h.Network, State: h.State, Local: h.Local, PID: h.PID, Command: h.Command}
+		if h.Remote.IsValid() {
+			rec.Remote = &h.Remote
+		}
+		if h.UID >= 0 {
+			rec.UID = &h.UID
+		}
+		out.Holders = append(out.Holders, rec)
+	}
+	text, err := json.Marshal(out)
+	if err != nil {
+		return err
+	}
+	var b strings.Builder
+	for _, c := range string(text) {
+		switch {
+		case c < 0x7f:
+			b.WriteRune(c)
+		case c > 0xffff: // two halves, as in UTF-16
+			c -= 0x10000
+			fmt.Fprintf(&b, `\u%04x\u%04x`, 0xd800+c>>10, 0xdc00+c&0x3ff)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, c)
+		}
+	}
+	_, err = fmt.Fprintln(w, b.String())
+	return err
+}

@@ -1,0 +1,62 @@
+//go:build !android
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"example.com/reuse/internal/testproc"
+)
+
+// In a namespace of its own the whole output is known.
+func TestOutput(t *testing.T) {
+	if !testproc.Netns(t) {
+		return
+	}
+	stdout, stderr, status := example(t, "127.0.0.1:8080")
+	assert.Equal(t, free, status, stderr)
+	assert.Equal(t, "tcp 127.0.0.1:8080\n\nNothing that is visible overlaps 127.0.0.1:8080.\n", stdout)
+
+	l, err := net.Listen("tcp4", "0.0.0.0:8080")
+	require.NoError(t, err)
+	defer l.Close()
+	pid, uid := strconv.Itoa(os.Getpid()), strconv.Itoa(os.Getuid())
+	stdout, stderr, status = example(t, "-network", "tcp4", "127.0.0.1:8080")
+	assert.Equal(t, held, status, stderr)
+	assert.Equal(t, "tcp4 127.0.0.1:8080\n\n"+
+		"STATE   LOCAL         REMOTE  UID  "+fmt.Sprintf("%-*s", len(pid)+2, "PID")+"COMMAND\n"+
+		"LISTEN  0.0.0.0:8080  -       "+fmt.Sprintf("%-5s", uid)+pid+"  whoholds.test\n\n"+
+		"127.0.0.1:8080 is held by pid "+pid+" (whoholds.test, uid "+uid+"), listening on\n"+
+		"0.0.0.0:8080. Linux refuses any overlapping bind beside a listening socket\n"+
+		"unless both set SO_REUSEPORT under the same user.\n\n"+
+		"- reuse.Config{Port: reuse.On} works if pid "+pid+" set SO_REUSEPORT too.\n"+
+		"- If pid "+pid+" is an older process of this server, package group takes the\n"+
+		"  address over from it, with TakeOver here and Drain there.\n", stdout)
+
+	require.NoError(t, os.WriteFile("/proc/self/comm", []byte("\x1b[2J\u202e\u009b"), 0))
+	stdout, stderr, status = example(t, "-json", "8080")
+	assert.Equal(t, held, status, stderr)
+	for _, c := range stdout {
+		assert.True(t, c == '\n' || c >= ' ' && c < 0x7f, "%U", c)
+	}
+	var report struct {
+		Network, Address, Reason string
+		Advice                   []string
+		Holders                  []map[string]any
+	}
+	require.NoError(t, json.Unmarshal([]byte(stdout), &report))
+	assert.Equal(t, []string{"tcp", ":8080"}, []string{report.Network, report.Address})
+	assert.NotEmpty(t, report.Advice)
+	assert.Equal(t, []map[string]any{{
+		"network": "tcp4", "state": "LISTEN", "local": "0.0.0.0:8080",
+		"uid": float64(os.Getuid()), "pid": float64(os.Getpid()), "command": "\x1b[2J\u202e\u009b",
+	}}, report.Holders)
+}
