@@ -130,7 +130,6 @@ type Group struct {
 	mu      sync.Mutex
 	members []*member // the kernel's sockets: one for each listener, and spares
 	left    []*member // spares that are closed and may have a connection in hand
-	pumping
 	steered
 }
 

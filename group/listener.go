@@ -53,7 +53,9 @@ func (l *listener) Accept() (net.Conn, error) {
 		pumped, direct := l.pumped, l.member.direct
 		conn, err := l.takeKept(), error(nil)
 		if conn == nil && !pumped && !l.isEnded() {
-			conn, err = l.member.l.Accept()
+			if conn, err = l.member.l.Accept(); err == nil {
+				l.member.accepts.Add(1)
+			}
 		}
 		l.mode.RUnlock()
 		switch {
@@ -174,9 +176,8 @@ type member struct {
 	l      *net.TCPListener
 	to     *listener
 	cookie uint64 // the kernel's name for the socket
-	spare  bool   // stands in while the group takes over
 
-	accepts   atomic.Uint64 // connections that the goroutine has accepted so far
+	accepts   atomic.Uint64 // connections accepted so far
 	abandoned atomic.Uint64 // and not taken by the user
 	held      atomic.Int64  // and not yet taken
 

@@ -30,6 +30,7 @@ import (
 
 // steered is what a group keeps of its TakeOver.
 type steered struct {
+	pumping
 	order   uint64 // of the groups of this user: a later one has a greater number
 	noOrder error  // why there is none
 	claim   *os.File

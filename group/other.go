@@ -45,7 +45,6 @@ func unsupported() error {
 type (
 	steered struct{}
 	lock    struct{}
-	pumping struct{}
 )
 
 func (*lock) release()                                            {}

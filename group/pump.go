@@ -52,7 +52,7 @@ func (l *listener) pump() error {
 
 // unpump has users accept on the sockets again, if there are no spares.
 func (g *Group) unpump() error {
-	if g.direct == nil || slices.ContainsFunc(g.allMembers(), func(m *member) bool { return m.spare }) {
+	if g.direct == nil || slices.ContainsFunc(g.allMembers(), func(m *member) bool { return m.spare() }) {
 		return nil
 	}
 	for _, l := range g.listeners {
@@ -89,6 +89,10 @@ func (l *listener) unpump() error {
 	}
 	return errors.Join(err, l.member.l.SetDeadline(time.Time{}))
 }
+
+// spare tells whether a member is no listener's own, but stands in while the group
+// takes over.
+func (m *member) spare() bool { return m.to.member != m }
 
 // start begins to accept on a member.
 func (m *member) start() {
@@ -163,7 +167,7 @@ func (m *member) pass(r result) bool {
 			return false
 		case <-to.ended:
 		}
-		if !m.spare {
+		if !m.spare() {
 			break
 		}
 		to = m.to.g.openListener()

@@ -54,6 +54,7 @@ func (g *Group) steerHere(ctx context.Context, members int) error {
 
 // steered is what a group keeps of its TakeOver.
 type steered struct {
+	pumping
 	hold   *hold // what is still to be undone
 	failed error // what could not be undone
 }
@@ -70,11 +71,11 @@ func (g *Group) first() *member {
 
 // own returns the members that are not spares.
 func (g *Group) own() []*member {
-	return slices.DeleteFunc(g.allMembers(), func(m *member) bool { return m.spare })
+	return slices.DeleteFunc(g.allMembers(), func(m *member) bool { return m.spare() })
 }
 
 func (g *Group) spares() []*member {
-	return slices.DeleteFunc(g.allMembers(), func(m *member) bool { return !m.spare })
+	return slices.DeleteFunc(g.allMembers(), func(m *member) bool { return !m.spare() })
 }
 
 // succeeded returns nil if a successor steers new connections to listeners that are
@@ -312,7 +313,7 @@ func (g *Group) verify(ctx context.Context, own []uint32, base program) error {
 		if err != nil {
 			return err
 		}
-		if m == nil || m.spare {
+		if m == nil || m.spare() {
 			return errMoved
 		}
 		seen[m] = true
@@ -341,7 +342,6 @@ func (g *Group) openSpares(ctx context.Context, n int) error {
 			l.Close()
 			return err
 		}
-		m.spare = true
 		g.mu.Lock()
 		g.members = append(g.members, m)
 		g.mu.Unlock()
@@ -475,7 +475,7 @@ func (g *Group) closeSpares(ctx context.Context, named []uint32, hidden bool) er
 	}
 	for i, m := range found {
 		switch {
-		case m == nil || m.spare:
+		case m == nil || m.spare():
 		case exposed:
 			named = append(named, uint32(i))
 		default: // named are not what they were
@@ -497,8 +497,8 @@ func (g *Group) closeSpares(ctx context.Context, named []uint32, hidden bool) er
 		}
 		last := uint32(len(found) - 1)
 		leaves := last
-		if found[last] == nil || !found[last].spare {
-			leaves = uint32(slices.IndexFunc(found, func(m *member) bool { return m != nil && m.spare }))
+		if found[last] == nil || !found[last].spare() {
+			leaves = uint32(slices.IndexFunc(found, func(m *member) bool { return m != nil && m.spare() }))
 		}
 		if int(leaves) >= len(found) || len(named) == 0 {
 			return errMoved
