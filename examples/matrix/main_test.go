@@ -336,8 +336,10 @@ func TestPageNotWritten(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	null := filepath.Join(t.TempDir(), "null") // in place of which root could put a file
-	if err := os.Symlink(os.DevNull, null); err != nil {
-		null = dir // Windows has links for some users only
+	if runtime.GOOS == "windows" {             // whose devices are not in folders
+		null = dir
+	} else {
+		require.NoError(t, os.Symlink(os.DevNull, null))
 	}
 	for _, test := range []struct{ name, want string }{
 		{filepath.Join(dir, "none", "page.html"), "page.html"},

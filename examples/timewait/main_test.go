@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
@@ -17,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"example.com/reuse"
+	"example.com/reuse/internal/semantics"
 )
 
 // TestMain is the example itself in the processes that the tests start.
@@ -139,6 +142,56 @@ What the old listener left keeps its options, so both need Addr On, or both
 Port On.`)
 	}
 	assert.Contains(t, second, "The connection was served before and after.")
+}
+
+// The rules know what becomes of a bind beside what is left.
+func TestRules(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("this may be Wine, which has rules of its own")
+	}
+	stdout, stderr, status := example(t, "-json")
+	require.Equal(t, 0, status, stderr)
+	s, err := semantics.Find(runtime.GOOS)
+	require.NoError(t, err)
+	options := map[string]semantics.Options{}
+	for _, c := range configs {
+		l, err := listen(c.config, "127.0.0.1:0")
+		if errors.Is(err, errors.ErrUnsupported) {
+			continue
+		}
+		require.NoError(t, err)
+		got, err := reuse.Inspect(l.(*net.TCPListener))
+		require.NoError(t, errors.Join(err, l.Close()))
+		for o, setting := range map[semantics.Option]reuse.Setting{semantics.Addr: got.Addr, semantics.Port: got.Port, semantics.Excl: got.Exclusive} {
+			if setting == reuse.On {
+				options[c.name] |= semantics.Opts(o)
+			}
+		}
+	}
+	asked := 0
+	lines := json.NewDecoder(strings.NewReader(stdout))
+	for lines.More() {
+		var a attempt
+		require.NoError(t, lines.Decode(&a))
+		if a.Outcome == unsupported {
+			continue
+		}
+		b := semantics.Binding{Proto: semantics.TCP, Addr: netip.MustParseAddr("127.0.0.1"), User: os.Geteuid(), Port: 50000}
+		before, after := b, b
+		before.Options, after.Options = options[a.Old], options[a.New]
+		after.State = semantics.Listening
+		before.State = map[string]semantics.State{"closed": semantics.TimeWait, "child": semantics.Established}[a.Scenario]
+		answer := s.Second(before, after)
+		if answer.Known.How <= semantics.Unsure {
+			continue
+		}
+		asked++
+		assert.Equal(t, answer.OK(), a.Outcome == listens, "%+v: %+v", a, answer)
+	}
+	if runtime.GOOS == "linux" {
+		assert.Equal(t, 32, asked)
+	}
 }
 
 // What the table teaches is read from it, not from the system's name.
