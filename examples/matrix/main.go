@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 
 	"example.com/reuse/internal/semantics"
 	"example.com/reuse/internal/term"
@@ -46,7 +47,7 @@ func main() {
 
 type options struct {
 	two  bool
-	uid  int
+	uid  int // -1: the user's own
 	json bool
 	html string
 	os   string
@@ -59,9 +60,14 @@ func run(args []string, stdout, stderr *os.File) int {
 		fmt.Fprint(flags.Output(), usage)
 		flags.PrintDefaults()
 	}
-	var o options
+	o := options{uid: -1}
 	flags.BoolVar(&o.two, "two", false, "make the second socket in a second process")
-	flags.IntVar(&o.uid, "uid", -1, "make the second socket as user `N`, in a second process; needs root")
+	flags.Func("uid", "make the second socket as user `N`, in a second process; needs root", func(value string) (err error) {
+		if o.uid, err = strconv.Atoi(value); err != nil || o.uid < 0 {
+			return errors.New("not the number of a user")
+		}
+		return nil
+	})
 	flags.BoolVar(&o.json, "json", false, "print each pair as a line of JSON")
 	flags.StringVar(&o.html, "html", "", "write a web page to `file`, too")
 	flags.StringVar(&o.os, "os", "", "bind nothing; show the rules of the system `name`")
@@ -91,8 +97,6 @@ func (o *options) table(given map[string]bool, args []string) (*table, error) {
 	switch {
 	case len(args) > 0:
 		return nil, fmt.Errorf("unexpected argument %q; try -h", args[0])
-	case given["uid"] && o.uid < 0:
-		return nil, fmt.Errorf("-uid %d is no user", o.uid)
 	case given["html"] && o.html == "":
 		return nil, errors.New("-html needs the name of a file")
 	case given["os"] && o.two:
@@ -103,7 +107,7 @@ func (o *options) table(given map[string]bool, args []string) (*table, error) {
 			return nil, fmt.Errorf("-os: %w", err)
 		}
 		second := user
-		if given["uid"] {
+		if o.uid >= 0 {
 			second = o.uid
 			if second == user {
 				second++ // any other

@@ -237,8 +237,8 @@ func TestFlags(t *testing.T) {
 		{[]string{"-os", "nonsense"}, "there are: linux, "},
 		{[]string{"-os", ""}, "there are: linux, "},
 		{[]string{"-os", "linux", "-two"}, "nothing to do for -two"},
-		{[]string{"-uid", "-1"}, "-uid -1 is no user"},
-		{[]string{"-uid", "root"}, `invalid value "root"`},
+		{[]string{"-uid", "-1"}, "not the number of a user"},
+		{[]string{"-uid", "root"}, "not the number of a user"},
 		{[]string{"-html", ""}, "needs the name of a file"},
 	} {
 		t.Run(strings.Join(test.args, " "), func(t *testing.T) {
