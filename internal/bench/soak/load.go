@@ -11,6 +11,8 @@ import (
 	"net"
 	"os"
 	"path"
+	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,12 +47,13 @@ type soak struct {
 	connections int
 	restarts    int
 
-	address string
-	begin   time.Time
-	phase   atomic.Int32
-	since   atomic.Int64 // when the phase began, after begin
-	sent    atomic.Int64
-	rest    sync.RWMutex // the load rests while this is locked
+	address   string
+	processes []*process // all that were started
+	begin     time.Time
+	phase     atomic.Int32
+	since     atomic.Int64 // when the phase began, after begin
+	sent      atomic.Int64
+	rest      sync.RWMutex // the load rests while this is locked
 
 	mu       sync.Mutex
 	answered map[uint32]int // by generation
@@ -70,16 +73,15 @@ func (s *soak) run(ctx context.Context) (result, error) {
 	s.answered = map[uint32]int{}
 	s.begin = time.Now()
 	s.address = addresses[s.network]
-	running, err := s.open(1, 0)
-	if err != nil {
-		return s.result, err
-	}
-	processes := []*process{running}
 	defer func() {
-		for _, p := range processes {
+		for _, p := range s.processes {
 			p.kill() // after an error
 		}
 	}()
+	running, err := s.open(0)
+	if err != nil {
+		return s.result, err
+	}
 
 	loading, stopLoad := context.WithCancel(ctx)
 	defer stopLoad()
@@ -92,20 +94,12 @@ func (s *soak) run(ctx context.Context) (result, error) {
 			if err := sleep(ctx, s.every); err != nil {
 				return err
 			}
-			next, err := s.restart(ctx, running)
-			if next != nil {
-				processes = append(processes, next)
+			running, err = s.restart(ctx, running)
+			if err == nil && s.shape.plain {
+				running, err = s.putBack(running)
 			}
 			if err != nil {
 				return err
-			}
-			running = next
-			if s.shape.plain {
-				if next, err = s.putBack(running); err != nil {
-					return err
-				}
-				processes = append(processes, next)
-				running = next
 			}
 			s.draw()
 		}
@@ -120,42 +114,96 @@ func (s *soak) run(ctx context.Context) (result, error) {
 		return s.collect(), err
 	}
 	r := s.collect()
-	return r, s.check(r, processes)
+	return r, s.check(r, s.processes)
 }
 
-// open starts a server that is the only one, or the old one to be.
-func (s *soak) open(generation, restart int) (*process, error) {
-	size := s.size(restart)
-	if s.shape.plain {
-		size = 0
+// A generation is the processes that serve at a time.
+type generation []*process
+
+// members is the number of all their listeners.
+func (g generation) members() (n int) {
+	for _, p := range g {
+		n += p.size
 	}
-	p, err := start(s.network, s.address, size, generation)
+	return n
+}
+
+// stop has all of them drain or close at the same time, and says how long the
+// slowest took.
+func (g generation) stop(command string) (time.Duration, error) {
+	took, errs := make([]time.Duration, len(g)), make([]error, len(g))
+	var stops sync.WaitGroup
+	for i, p := range g {
+		stops.Go(func() { took[i], errs[i] = p.stop(command) })
+	}
+	stops.Wait()
+	return slices.Max(took), errors.Join(errs...)
+}
+
+// open starts a generation that is the only one, or the old one to be.
+func (s *soak) open(restart int) (generation, error) {
+	sizes := s.sizes(restart)
+	if s.shape.plain {
+		sizes = []int{0}
+	}
+	g, err := s.start(sizes)
 	if err != nil {
 		return nil, err
 	}
-	s.address, _, err = p.listen("listen")
-	if err != nil {
-		p.kill()
-	}
-	return p, err
+	_, err = s.listen(g, false)
+	return g, err
 }
 
-func (s *soak) size(restart int) int { return s.shape.sizes[restart%len(s.shape.sizes)] }
+// sizes are the numbers of listeners, of each process of a generation.
+func (s *soak) sizes(restart int) []int {
+	n := s.shape.sizes[restart%len(s.shape.sizes)]
+	if s.shape.split {
+		return slices.Repeat([]int{1}, n)
+	}
+	return []int{n}
+}
 
-// restart replaces the running server by the next.
-func (s *soak) restart(ctx context.Context, old *process) (next *process, err error) {
+// start starts the processes of a generation, which do not listen yet.
+func (s *soak) start(sizes []int) (g generation, err error) {
+	for _, size := range sizes {
+		p, err := start(s.network, size, len(s.processes)+1)
+		if err != nil {
+			return nil, err
+		}
+		g = append(g, p)
+		s.processes = append(s.processes, p)
+	}
+	return g, nil
+}
+
+// listen has all listen, and the last take over. It returns how long that took.
+func (s *soak) listen(g generation, takeOver bool) (took time.Duration, err error) {
+	for i, p := range g {
+		if takeOver && i == len(g)-1 {
+			s.address, took, err = p.listen("takeover", s.address, strconv.Itoa(g.members()))
+		} else {
+			s.address, took, err = p.listen("listen", s.address)
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return took, nil
+}
+
+// restart replaces the running generation by the next.
+func (s *soak) restart(ctx context.Context, old generation) (next generation, err error) {
 	s.result.restarts++
 	s.enter(starting)
-	next, err = start(s.network, s.address, s.size(s.result.restarts), old.generation+1)
-	if err != nil {
+	if next, err = s.start(s.sizes(s.result.restarts)); err != nil {
 		return nil, err
 	}
-	listen, stop := "takeover", "drain"
+	stop := "drain"
 	if !s.handover {
-		listen, stop = "listen", "close"
+		stop = "close"
 	}
 	s.enter(handing)
-	_, took, err := next.listen(listen)
+	took, err := s.listen(next, s.handover)
 	if err != nil {
 		return next, err
 	}
@@ -174,13 +222,13 @@ func (s *soak) restart(ctx context.Context, old *process) (next *process, err er
 }
 
 // putBack replaces a group by a plain listener, while the load rests.
-func (s *soak) putBack(running *process) (*process, error) {
+func (s *soak) putBack(running generation) (generation, error) {
 	s.rest.Lock()
 	defer s.rest.Unlock()
 	if _, err := running.stop("close"); err != nil {
 		return nil, err
 	}
-	return s.open(running.generation+1, s.result.restarts)
+	return s.open(s.result.restarts)
 }
 
 func (s *soak) enter(p phase) {
@@ -218,7 +266,7 @@ func (s *soak) one() {
 	s.sent.Add(1)
 	before := phase(s.phase.Load())
 	begin := time.Now()
-	generation, err := ask(s.network, s.address)
+	generation, err := ask(s.network, s.target())
 	took := time.Since(begin)
 	after := phase(s.phase.Load())
 
@@ -235,6 +283,15 @@ func (s *soak) one() {
 		s.losses = append(s.losses, fmt.Sprintf("lost at %v, after %v, %v to %v (for %v): %v",
 			begin.Sub(s.begin), took, before, after, time.Since(s.begin)-time.Duration(s.since.Load()), err))
 	}
+}
+
+// target is where to connect to: on a wildcard address of both families, either.
+func (s *soak) target() string {
+	if s.network != "tcp" {
+		return s.address
+	}
+	_, port, _ := net.SplitHostPort(s.address) // as a listener has it
+	return net.JoinHostPort([]string{"127.0.0.1", "::1"}[rand.N(2)], port)
 }
 
 // ask makes one connection with one request and returns the generation that

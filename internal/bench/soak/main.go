@@ -59,6 +59,7 @@ func exit(err error) {
 type shape struct {
 	name  string
 	sizes []int // the number of listeners: of each generation in turn
+	split bool  // each in a process of its own
 	plain bool  // the old side is one plain listener each time
 }
 
@@ -67,10 +68,12 @@ var shapes = []shape{
 	{name: "2", sizes: []int{2}},
 	{name: "4", sizes: []int{4}},
 	{name: "changing", sizes: []int{2, 4, 1, 4, 2, 1}},
+	{name: "workers", sizes: []int{3, 2}, split: true},
 	{name: "plain", sizes: []int{1, 2, 4}, plain: true},
 }
 
-var addresses = map[string]string{"tcp4": "127.0.0.1:0", "tcp6": "[::1]:0"}
+// addresses to listen on, for each network. That of tcp is both families' wildcard.
+var addresses = map[string]string{"tcp4": "127.0.0.1:0", "tcp6": "[::1]:0", "tcp": ":0"}
 
 func run(ctx context.Context, o options) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, o.limit, fmt.Errorf("not done after %v (-limit)", o.limit))
@@ -211,7 +214,8 @@ Hands a TCP port from one server process to the next under load and counts the
 connections that were lost: those that the client could not make, or that had no
 complete answer. Each has one request, and none is tried again.
 
-Listeners is 1, 2 or 4 to a server, changing from one server to the next, or
+Listeners is 1, 2 or 4 to a server, changing from one server to the next; workers:
+three processes with one listener each are replaced by two, and those by three; or
 plain: the old server has one plain listener (Multipath TCP, as package net has it),
 drained with group.DrainListener, and the load rests while such a one is put back.
 
@@ -228,8 +232,8 @@ func parse(args []string) (o options, err error) {
 	fs.Float64Var(&o.ratio, "ratio", 0, "fail if p99/quiet of all is more than this `number`; 0 does not. A busy machine adds to it")
 	fs.DurationVar(&o.every, "every", 300*time.Millisecond, "`time` from one restart to the next")
 	fs.DurationVar(&o.limit, "limit", 15*time.Minute, "`time` for all")
-	networks := fs.String("networks", "tcp4,tcp6", "`list` of networks")
-	names := fs.String("listeners", "1,2,4,changing,plain", "`list` of configurations")
+	networks := fs.String("networks", "tcp4,tcp6,tcp", "`list` of networks; tcp is the wildcard of both families")
+	names := fs.String("listeners", "1,2,4,changing,workers,plain", "`list` of configurations")
 	fs.SetOutput(io.Discard)
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -261,14 +265,14 @@ func parse(args []string) (o options, err error) {
 	}
 	for network := range strings.SplitSeq(*networks, ",") {
 		if addresses[network] == "" {
-			return o, fmt.Errorf("-networks: there is no %q, only tcp4 and tcp6", network)
+			return o, fmt.Errorf("-networks: there is no %q, only tcp4, tcp6 and tcp", network)
 		}
 		o.networks = append(o.networks, network)
 	}
 	for name := range strings.SplitSeq(*names, ",") {
 		i := slices.IndexFunc(shapes, func(s shape) bool { return s.name == name })
 		if i < 0 {
-			return o, fmt.Errorf("-listeners: there is no %q, only 1, 2, 4, changing and plain", name)
+			return o, fmt.Errorf("-listeners: there is no %q, only 1, 2, 4, changing, workers and plain", name)
 		}
 		o.shapes = append(o.shapes, shapes[i])
 	}

@@ -36,10 +36,10 @@ const request = 'q'
 
 // A server does what it reads from standard input, and says when it has:
 //
-//	listen    -> its address, and how long TakeOver took
-//	takeover  -> the same, and it has called TakeOver
-//	drain     -> how long that took, and what it has counted
-//	close     -> the same, but it just closes
+//	listen address      -> its address, and how long TakeOver took
+//	takeover address n  -> the same, and it has called TakeOver for n members
+//	drain               -> how long that took, and what it has counted
+//	close               -> the same, but it just closes
 type server struct {
 	generation uint32
 	handlers   sync.WaitGroup
@@ -51,12 +51,12 @@ func serve(args []string) error {
 	// A terminal sends Ctrl-C to all processes. Only the parent shall act on it.
 	signal.Notify(make(chan os.Signal, 1), os.Interrupt, syscall.SIGTERM)
 
-	network, address := args[0], args[1]
-	size, err := strconv.Atoi(args[2])
+	network := args[0]
+	size, err := strconv.Atoi(args[1])
 	if err != nil {
 		return err
 	}
-	generation, err := strconv.Atoi(args[3])
+	generation, err := strconv.Atoi(args[2])
 	if err != nil {
 		return err
 	}
@@ -67,6 +67,8 @@ func serve(args []string) error {
 		return in.Err()
 	}
 	ctx := context.Background()
+	command := strings.Fields(in.Text())
+	address := command[1]
 
 	begin := time.Now()
 	var addr net.Addr
@@ -88,8 +90,12 @@ func serve(args []string) error {
 		}
 		go func() { served <- g.Serve(s.accept) }()
 		begin = time.Now()
-		if in.Text() == "takeover" {
-			if err := g.TakeOver(ctx, 0); err != nil {
+		if command[0] == "takeover" {
+			members, err := strconv.Atoi(command[2])
+			if err != nil {
+				return err
+			}
+			if err := g.TakeOver(ctx, members); err != nil {
 				return err
 			}
 		}
@@ -147,6 +153,7 @@ func (s *server) answer(c net.Conn) {
 // A process is a server as its parent sees it.
 type process struct {
 	generation int
+	size       int
 	cmd        *exec.Cmd
 	in         io.WriteCloser
 	out        *bufio.Reader
@@ -156,8 +163,8 @@ type process struct {
 }
 
 // start starts a server, which does not listen yet. Size 0 is a plain listener.
-func start(network, address string, size, generation int) (*process, error) {
-	cmd := exec.Command(self(), network, address, strconv.Itoa(size), strconv.Itoa(generation))
+func start(network string, size, generation int) (*process, error) {
+	cmd := exec.Command(self(), network, strconv.Itoa(size), strconv.Itoa(generation))
 	cmd.Env = append(os.Environ(), serverEnv+"=1")
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
@@ -171,7 +178,7 @@ func start(network, address string, size, generation int) (*process, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	p := &process{generation: generation, cmd: cmd, in: in, out: bufio.NewReader(out)}
+	p := &process{generation: generation, size: size, cmd: cmd, in: in, out: bufio.NewReader(out)}
 	if _, err := p.read(); err != nil {
 		p.kill()
 		return nil, err
@@ -197,8 +204,8 @@ func (p *process) read() ([]string, error) {
 	return strings.Fields(line), nil
 }
 
-func (p *process) listen(command string) (address string, took time.Duration, err error) {
-	words, err := p.ask(command)
+func (p *process) listen(command ...string) (address string, took time.Duration, err error) {
+	words, err := p.ask(strings.Join(command, " "))
 	if err != nil {
 		return "", 0, err
 	}
