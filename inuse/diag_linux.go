@@ -97,7 +97,7 @@ type socket struct {
 	v6only bool
 }
 
-func (t target) holders(ctx context.Context) ([]Holder, error) {
+func (t target) look(ctx context.Context) ([]Holder, error) {
 	var list []Holder
 	var inodes []uint32
 	err := t.sockets(ctx, func(s *socket) {
@@ -125,7 +125,6 @@ func (t target) holders(ctx context.Context) ([]Holder, error) {
 	if err := owners(ctx, list, inodes); err != nil {
 		return nil, err
 	}
-	order(list)
 	return list, nil
 }
 

@@ -98,7 +98,8 @@ func (x *explainer) explain() error {
 	switch {
 	case x.err == nil:
 		return fmt.Errorf("inuse: %w: there is no error to explain", os.ErrInvalid)
-	case x.op.Op != "" && x.op.Err == nil:
+	case x.op.Op != "" && x.op.Err == nil: // which could not be printed
+		x.err = errors.New("a question")
 		return x.inUse(false)
 	case errors.Is(x.err, reuse.ErrTupleInUse):
 		return x.tupleInUse()
@@ -109,6 +110,8 @@ func (x *explainer) explain() error {
 	case errors.As(x.err, &option):
 		x.option(option)
 		return nil
+	case !strings.HasPrefix(x.op.Net, "tcp") && !strings.HasPrefix(x.op.Net, "udp"):
+		return fmt.Errorf("inuse: %w: only TCP and UDP are explained: %w", errors.ErrUnsupported, x.err)
 	}
 	switch failureOf(x.err) {
 	case inUse:
@@ -236,6 +239,9 @@ func (x *explainer) decide(b *bind) {
 		}
 	} else {
 		x.reason("%s. %s", x.heldBy(holder), why.Rule.Text)
+		if why.Known.How < semantics.Vendor {
+			x.Reason += " (" + why.Known.How.String() + ")"
+		}
 		if b.user != holder.UID && holder.UID >= 0 && os.Geteuid() >= 0 {
 			x.Reason += fmt.Sprintf(" Yours is uid %d.", b.user)
 		}
@@ -312,6 +318,10 @@ func (x *explainer) tupleInUse() error {
 
 // denied explains EACCES and the like.
 func (x *explainer) denied() error {
+	if x.dial && x.step("connect") {
+		x.reason("The system does not permit this process to connect to %s: a firewall, a security module or a filter of system calls may forbid it.", x.Address)
+		return nil
+	}
 	t, err := x.local()
 	if err != nil {
 		return fmt.Errorf("inuse: %w", err)
@@ -386,11 +396,12 @@ func (x *explainer) exhausted(t target) error {
 		return fmt.Errorf("inuse: %w: port 0 is any free port", os.ErrInvalid)
 	}
 	from := "on " + t.local.Addr().String()
-	var match func(netip.AddrPort) bool // by a connection's other end
-	if x.dial && x.step("connect") {
-		to := addrPort(x.op.Addr)
-		from = "by connections to " + to.String()
-		match = func(remote netip.AddrPort) bool { return remote == to }
+	connecting := x.dial && x.step("connect")
+	to := addrPort(x.op.Addr)
+	match := func(netip.AddrPort) bool { return true }
+	if connecting {
+		from = "for connections to " + to.String()
+		match = func(remote netip.AddrPort) bool { return !remote.IsValid() || remote == to }
 	}
 	first, last, taken, err := ephemeral(x.ctx, t, match)
 	if x.ctx.Err() != nil {
@@ -400,6 +411,9 @@ func (x *explainer) exhausted(t target) error {
 		x.reason("The kernel found no free port by itself. How many are taken cannot be seen: %v.", err)
 	} else {
 		x.reason("The kernel found no free port by itself: of the %d ephemeral ports, %d to %d, %d are taken %s.", last-first+1, first, last, taken, from)
+	}
+	if connecting && err == nil && taken <= last-first {
+		x.Reason += " If that is few, no interface has an address from which to reach it."
 	}
 	if x.dial && !x.step("connect") && x.config.DeferPort != reuse.On && reuse.DeferPort.Supported() == nil {
 		c := x.config

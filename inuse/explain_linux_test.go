@@ -267,9 +267,22 @@ func TestExhausted(t *testing.T) {
 		require.ErrorIs(t, err, syscall.EADDRNOTAVAIL)
 		r, err := Explain(t.Context(), deferred, err)
 		require.NoError(t, err)
-		assert.Contains(t, r.Reason, "of the 4 ephemeral ports, 40000 to 40003, 4 are taken by connections to "+to.String()+".")
+		assert.Contains(t, r.Reason, "of the 4 ephemeral ports, 40000 to 40003, 4 are taken for connections to "+to.String()+".")
 		assert.Contains(t, r.Advice[0], "ip_local_port_range")
 	}
+}
+
+// The kernel has the same errno for want of an address.
+func TestNoSource(t *testing.T) {
+	if !testproc.Netns(t) {
+		return
+	}
+	require.NoError(t, os.WriteFile("/proc/sys/net/ipv6/conf/lo/disable_ipv6", []byte("1"), 0))
+	_, err := net.Dial("tcp6", "[::1]:80")
+	require.ErrorIs(t, err, syscall.EADDRNOTAVAIL)
+	r, err := Explain(t.Context(), reuse.Config{}, err)
+	require.NoError(t, err)
+	assert.Contains(t, r.Reason, " 0 are taken for connections to [::1]:80. If that is few, no interface has an address")
 }
 
 func TestOptionErrors(t *testing.T) {
@@ -338,6 +351,8 @@ func TestNothingToExplain(t *testing.T) {
 		{Op: "listen", Net: "unix", Addr: &net.UnixAddr{Net: "unix", Name: "/x"}, Err: syscall.EADDRINUSE},
 		{Op: "listen", Net: "\x1b[2J", Addr: &net.TCPAddr{Port: 80}, Err: syscall.EADDRINUSE},
 		{Op: "listen", Net: "tcp4", Addr: &net.TCPAddr{}},
+		{Op: "dial", Net: "unix", Addr: &net.UnixAddr{Net: "unix", Name: "/x"}, Err: syscall.EACCES},
+		{Op: "dial", Net: "tcp4", Addr: &net.TCPAddr{}},
 	} {
 		_, err := Explain(ctx, reuse.Config{}, op)
 		require.Error(t, err)

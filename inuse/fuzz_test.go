@@ -1,7 +1,6 @@
 package inuse
 
 import (
-	"errors"
 	"net"
 	"net/netip"
 	"strings"
@@ -10,8 +9,6 @@ import (
 
 	"example.com/reuse/internal/semantics"
 )
-
-func isUnsupported(err error) bool { return errors.Is(err, errors.ErrUnsupported) }
 
 // No address or name makes anything panic, and no name gets to a terminal as it is.
 func FuzzText(f *testing.F) {

@@ -282,7 +282,7 @@ func TestEveryAdvice(t *testing.T) {
 	if !testproc.Netns(t) {
 		return
 	}
-	condition := regexp.MustCompile(`^(reuse\.Config\{[^}]*\}) works if this process's own socket set (\w+)(?: or (\w+))? too\.$`)
+	condition := regexp.MustCompile(`^(reuse\.Config\{[^}]*\}) works if this process's own socket set (\w+)(?: or (\w+))? too\.(?: Then sockets of any user may share the port\.)?$`)
 	names := map[string]semantics.Options{"SO_REUSEADDR": raddr, "SO_REUSEPORT": rport}
 	refusals, sure := 0, 0
 	for _, proto := range []int{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {

@@ -2,6 +2,7 @@ package inuse
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -105,7 +106,7 @@ func TestBadAddresses(t *testing.T) {
 	assert.ErrorAs(t, err, &unknown)
 	for _, network := range []string{"unix", "unixgram", "unixpacket", "ip", "ip4"} {
 		_, err = Holders(t.Context(), network, "/x")
-		assert.True(t, isUnsupported(err), "%v", err)
+		assert.ErrorIs(t, err, errors.ErrUnsupported)
 	}
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -236,6 +237,34 @@ func TestConcurrent(t *testing.T) {
 	}
 	calls.Wait()
 	assert.Equal(t, before, descriptors(t))
+}
+
+// Without descriptors, or without /proc, nothing is invented.
+func TestStarved(t *testing.T) {
+	if !testproc.Netns(t) {
+		return
+	}
+	s := spec{Proto: unix.IPPROTO_TCP, At: netip.MustParseAddrPort("127.0.0.1:0"), Listen: true}
+	fd, at, err := s.open()
+	require.NoError(t, err)
+	defer unix.Close(fd)
+	_, err = Holders(t.Context(), "tcp4", at.String())
+	require.NoError(t, err)
+	var limit unix.Rlimit
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	for spare := range 4 {
+		low := limit
+		low.Cur = uint64(fd + 1 + spare) // fd was the lowest that was free
+		require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &low))
+		list, err := Holders(t.Context(), "tcp4", at.String())
+		require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
+		if err != nil {
+			assert.ErrorIs(t, err, syscall.EMFILE)
+			continue
+		}
+		require.Len(t, list, 1)
+		assert.Equal(t, os.Getpid(), list[0].PID)
+	}
 }
 
 // A context ends the search.

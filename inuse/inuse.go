@@ -137,6 +137,12 @@ func Holders(ctx context.Context, network, address string) ([]Holder, error) {
 	return list, nil
 }
 
+func (t target) holders(ctx context.Context) ([]Holder, error) {
+	list, err := t.look(ctx)
+	order(list)
+	return list, err
+}
+
 // A target is what a socket binds, or would.
 type target struct {
 	proto  semantics.Proto

@@ -16,7 +16,7 @@ import (
 // Here every socket of the machine is read, by gopsutil: from GetExtendedTcpTable on
 // Windows, from lsof on macOS and FreeBSD, and from netstat, which knows no
 // processes, on NetBSD and OpenBSD. Nothing of this has been run on those systems.
-func (t target) holders(ctx context.Context) ([]Holder, error) {
+func (t target) look(ctx context.Context) ([]Holder, error) {
 	stats, err := net.ConnectionsWithContext(ctx, t.proto.String())
 	if err != nil {
 		return nil, err
@@ -40,7 +40,6 @@ func (t target) holders(ctx context.Context) ([]Holder, error) {
 		}
 		list[i].identify(ctx)
 	}
-	order(list)
 	return list, nil
 }
 

@@ -11,7 +11,7 @@ import (
 	"example.com/reuse/internal/semantics"
 )
 
-func (t target) holders(context.Context) ([]Holder, error) {
+func (t target) look(context.Context) ([]Holder, error) {
 	return nil, fmt.Errorf("%w: which sockets there are on %s", errors.ErrUnsupported, runtime.GOOS)
 }
 

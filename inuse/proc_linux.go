@@ -2,6 +2,7 @@ package inuse
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -29,6 +30,7 @@ type finder struct {
 	left   int      // of them, those not found yet
 	uids   []uint32 // of them
 
+	err   error  // which ends the search
 	names []byte // directory entries of a process
 	link  [64]byte
 	path  [32]byte
@@ -56,8 +58,10 @@ func owners(ctx context.Context, list []Holder, inodes []uint32) error {
 	}
 	slices.SortStableFunc(f.order, func(a, b int) int { return int(int64(inodes[a]) - int64(inodes[b])) })
 	proc, err := unix.Open("/proc", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
+	if starved(err) {
 		return os.NewSyscallError("open /proc", err)
+	} else if err != nil {
+		return nil // no process can be seen
 	}
 	defer unix.Close(proc)
 	f.names = make([]byte, 32<<10)
@@ -70,12 +74,9 @@ func owners(ctx context.Context, list []Holder, inodes []uint32) error {
 			if isNumber(name) {
 				f.process(proc, name, pass)
 			}
-			return f.left > 0 && ctx.Err() == nil
+			return f.left > 0 && f.err == nil && ctx.Err() == nil
 		})
-		if err == nil {
-			err = ctx.Err()
-		}
-		if err != nil {
+		if err := cmp.Or(err, f.err, ctx.Err()); err != nil {
 			return err
 		}
 	}
@@ -94,6 +95,9 @@ func (f *finder) process(proc int, name []byte, pass pass) {
 	path := append(append(f.path[:0], name...), "/fd\x00"...)
 	fds, err := openAt(proc, path, unix.O_DIRECTORY)
 	if err != nil {
+		if starved(err) {
+			f.err = os.NewSyscallError("open /proc", err)
+		}
 		return
 	}
 	defer unix.Close(fds)
@@ -129,6 +133,11 @@ func (f *finder) process(proc int, name []byte, pass pass) {
 		}
 		return f.left > 0
 	})
+}
+
+// starved tells whether the system lacks what an open needs.
+func starved(err error) bool {
+	return err == unix.EMFILE || err == unix.ENFILE || err == unix.ENOMEM
 }
 
 // find returns the place of the first holder with an inode in f.order.

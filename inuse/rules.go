@@ -198,18 +198,20 @@ func (b *bind) judge(list []*class, c reuse.Config) verdict {
 	v := verdict{config: c}
 	for _, holder := range list {
 		var good, bad []semantics.Binding
+		unknown := false
 		for _, g := range holder.guesses {
 			switch a := b.answer(g, c); {
 			case a.Known.How == semantics.Unknown:
-				v.unknown = true
+				unknown = true
 			case a.OK():
 				good = append(good, g)
 			case !a.First: // else the holder cannot be so
 				bad = append(bad, g)
 			}
 		}
+		v.unknown = v.unknown || unknown
 		switch {
-		case len(good) == 0 && len(bad) > 0:
+		case len(good) == 0 && len(bad) > 0 && !unknown:
 			v.never = true
 		case len(good) > 0 && len(bad) > 0:
 			v.depends = append(v.depends, need{holder, b.condition(good, bad)})
@@ -262,13 +264,14 @@ func (b *bind) condition(good, bad []semantics.Binding) string {
 		if s != "" {
 			s += " and "
 		}
-		s += "is uid " + strconv.Itoa(b.user) + "'s, as yours"
+		s += "belongs to your user"
 	}
 	return s
 }
 
 // learn draws the conclusion from a refusal: if all holders but one class would have
-// admitted the bind, those were not the ones, and this one is not what would have.
+// admitted the bind, that one did not, and is nothing that would have. This is wrong
+// if what refused has gone since.
 func (b *bind) learn(list []*class, c reuse.Config) {
 	var doubtful []*class
 	for _, holder := range list {
@@ -284,7 +287,7 @@ func (b *bind) learn(list []*class, c reuse.Config) {
 }
 
 // culprit returns the holder that refuses the bind, or that may, and the rule by
-// which it does. Of several rules it is that for a holder that sets the most: if
+// which it does. Of several rules it is that for a holder that shares the most: if
 // that is refused, all are.
 func (b *bind) culprit(list []*class, c reuse.Config) (*class, semantics.Answer) {
 	var found *class
@@ -292,15 +295,15 @@ func (b *bind) culprit(list []*class, c reuse.Config) (*class, semantics.Answer)
 	sure := false
 	for _, holder := range list {
 		var worst semantics.Answer
-		never, most := true, semantics.Options(0)
+		never, most := true, -1
 		for _, g := range holder.guesses {
 			a := b.answer(g, c)
 			switch {
 			case a.First:
 			case a.OK() || a.Known.How == semantics.Unknown:
 				never = false
-			case worst.Err == "" || g.Options >= most:
-				worst, most = a, g.Options
+			case shares(g) >= most:
+				worst, most = a, shares(g)
 			}
 		}
 		if worst.Err != "" && (found == nil || never && !sure) {
@@ -308,6 +311,14 @@ func (b *bind) culprit(list []*class, c reuse.Config) (*class, semantics.Answer)
 		}
 	}
 	return found, why
+}
+
+// shares ranks what a holder may be by how it shares.
+func shares(g semantics.Binding) int {
+	if g.Options.Has(semantics.Excl) {
+		return -1
+	}
+	return int(g.Options)
 }
 
 // candidates are the Configs that Advice may name, the simplest first, without those
@@ -350,7 +361,7 @@ func (b *bind) advise(list []*class, c reuse.Config) (advice []string, verdicts 
 		case len(v.depends) == 0 && candidate == c:
 			return []string{"Try again: nothing that is visible refuses " + literal(c) + " now."}, verdicts
 		case len(v.depends) == 0:
-			return []string{literal(candidate) + " works."}, verdicts
+			return []string{literal(candidate) + " works." + b.warning(candidate)}, verdicts
 		default:
 			depends = append(depends, v)
 		}
@@ -362,12 +373,20 @@ func (b *bind) advise(list []*class, c reuse.Config) (advice []string, verdicts 
 			continue // a simpler Config does the same
 		}
 		before = append(before, text)
-		advice = append(advice, literal(v.config)+" works if "+text+".")
+		advice = append(advice, literal(v.config)+" works if "+text+"."+b.warning(v.config))
 	}
 	if len(advice) == 0 && unknown {
 		advice = append(advice, "Whether any Config works is not known for "+b.system.Title()+".")
 	}
 	return advice, verdicts
+}
+
+// warning says what a Config that works lets happen.
+func (b *bind) warning(c reuse.Config) string {
+	if c.Addr == reuse.On && b.proto == semantics.UDP && b.system.Name() == "linux" {
+		return " Then sockets of any user may share the port."
+	}
+	return ""
 }
 
 // condition joins the needs of all holders.

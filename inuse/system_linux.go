@@ -23,7 +23,7 @@ func privileges(first int) string {
 }
 
 // ephemeral counts the ports of the range from which the kernel chooses that have
-// a socket that overlaps the target, or with match a connection that match accepts.
+// a socket that overlaps the target and whose remote address, if any, matches.
 func ephemeral(ctx context.Context, t target, match func(netip.AddrPort) bool) (first, last, taken int, err error) {
 	n, err := sysctl("net/ipv4/ip_local_port_range", 2)
 	if err != nil {
@@ -36,7 +36,7 @@ func ephemeral(ctx context.Context, t target, match func(netip.AddrPort) bool) (
 		if port < first || port > last || ports[port] || !t.overlaps(s.local.Addr(), s.v6only) {
 			return
 		}
-		if match == nil || match(s.remote) {
+		if match(s.remote) {
 			ports[port] = true
 			taken++
 		}

@@ -1,0 +1,123 @@
+package inuse
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"example.com/reuse"
+	"example.com/reuse/internal/semantics"
+)
+
+// On every system that shows sockets an own listener is found, and named if the
+// system tells processes. On the others that is said.
+func TestOwn(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	at := l.Addr().(*net.TCPAddr).AddrPort()
+	list, err := Holders(t.Context(), "tcp4", at.String())
+	if errors.Is(err, errors.ErrUnsupported) {
+		assert.Empty(t, list)
+	} else {
+		require.NoError(t, err)
+		require.Len(t, list, 1)
+		assert.Equal(t, []any{"tcp4", at, listen}, []any{list[0].Network, list[0].Local, list[0].State})
+		assert.Contains(t, []int{os.Getpid(), 0}, list[0].PID)
+	}
+
+	other, listenErr := net.Listen("tcp4", at.String())
+	if listenErr == nil { // js: nothing is refused
+		other.Close()
+		return
+	}
+	if failureOf(listenErr) != inUse {
+		t.Skipf("no errno here: %v", listenErr)
+	}
+	r, err := Explain(t.Context(), reuse.Config{}, listenErr)
+	require.NoError(t, err)
+	assert.Equal(t, list, r.Holders)
+	assert.Contains(t, r.Reason, at.String())
+	assert.NotEmpty(t, r.Advice)
+}
+
+// For every system, whatever holds an address, what is said to work is not refused by
+// that system's rules, and what is said to be of no use is.
+func TestEverySystem(t *testing.T) {
+	t.Parallel()
+	holders := []Holder{
+		{Network: "tcp4", Local: netip.MustParseAddrPort("127.0.0.1:80"), State: listen, UID: 1},
+		{Network: "tcp4", Local: netip.MustParseAddrPort("0.0.0.0:80"), State: listen, UID: 2},
+		{Network: "tcp", Local: netip.MustParseAddrPort("[::]:80"), State: listen, UID: -1},
+		{Network: "tcp4", Local: netip.MustParseAddrPort("127.0.0.1:80"), State: bound, UID: 1},
+		{Network: "tcp4", Local: netip.MustParseAddrPort("127.0.0.1:80"), State: timeWait, UID: -1, orphan: true},
+		{Network: "tcp4", Local: netip.MustParseAddrPort("127.0.0.1:80"), State: "ESTABLISHED", UID: 1},
+		{Network: "udp4", Local: netip.MustParseAddrPort("127.0.0.1:80"), State: bound, UID: 1},
+		{Network: "udp", Local: netip.MustParseAddrPort("[::]:80"), State: bound, UID: 2},
+	}
+	for _, system := range semantics.Systems() {
+		for _, h := range holders {
+			for _, c := range []reuse.Config{{}, {Addr: reuse.Off}, {Port: reuse.Prefer}, {Addr: reuse.On}, {Exclusive: reuse.Prefer}} {
+				at := target{proto: h.proto(), local: netip.MustParseAddrPort("127.0.0.1:80")}
+				b := &bind{target: at, system: system, user: 1, listens: true}
+				list := b.classes([]Holder{h})
+				advice, verdicts := b.advise(list, c)
+				for _, a := range advice {
+					assert.NotContains(t, a, "set  ", system.Name())
+					assert.NotContains(t, a, "if pid 0", system.Name())
+				}
+				for _, v := range verdicts {
+					var good, bad, unknown int
+					for _, g := range b.guesses(h) {
+						switch a := b.answer(g, v.config); {
+						case a.Known.How == semantics.Unknown:
+							unknown++
+						case a.Err == "":
+							good++
+						case !a.First:
+							bad++
+						}
+					}
+					assert.Equal(t, v.never, good+unknown == 0 && bad > 0, "%v %v %v", system, h, v.config)
+					if len(advice) == 1 && strings.HasPrefix(advice[0], literal(v.config)+" works.") {
+						assert.Zero(t, bad+unknown, "%v %v %v", system, h, v.config)
+					}
+				}
+			}
+		}
+	}
+}
+
+// What gopsutil tells becomes what Linux tells.
+func TestRows(t *testing.T) {
+	t.Parallel()
+	at, remote := netip.MustParseAddrPort("127.0.0.1:80"), netip.MustParseAddrPort("127.0.0.1:4000")
+	for _, tt := range []struct {
+		row  row
+		p    semantics.Proto
+		want Holder
+		ok   bool
+	}{
+		{row{local: "127.0.0.1", localPort: 80, state: "LISTEN", pid: 7}, semantics.TCP, Holder{Network: "tcp4", Local: at, State: listen, UID: -1, PID: 7}, true},
+		{row{local: "*", localPort: 80, state: "LISTEN", ipv6: true}, semantics.TCP, Holder{Network: "tcp", Local: netip.MustParseAddrPort("[::]:80"), State: listen, UID: -1}, true},
+		{row{local: "127.0.0.1", localPort: 80, remote: "127.0.0.1", remotePort: 4000, state: "FIN_WAIT_2"}, semantics.TCP, Holder{Network: "tcp4", Local: at, Remote: remote, State: finWait2, UID: -1}, true},
+		{row{local: "127.0.0.1", localPort: 80, remote: "127.0.0.1", remotePort: 4000, state: "TIME_WAIT"}, semantics.TCP, Holder{Network: "tcp4", Local: at, Remote: remote, State: timeWait, UID: -1, orphan: true}, true},
+		{row{local: "127.0.0.1", localPort: 80}, semantics.UDP, Holder{Network: "udp4", Local: at, State: bound, UID: -1}, true},
+		{row{local: "*", localPort: 0}, semantics.UDP, Holder{}, false},
+		{row{local: "*", localPort: 65616}, semantics.UDP, Holder{}, false},
+		{row{local: "nonsense", localPort: 80}, semantics.TCP, Holder{}, false},
+	} {
+		h, ok := tt.row.holder(tt.p)
+		assert.Equal(t, tt.ok, ok)
+		if ok {
+			assert.Equal(t, tt.want, h)
+		}
+	}
+}
