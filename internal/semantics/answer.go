@@ -124,9 +124,9 @@ func (b Binding) unmapped() Binding {
 	return b
 }
 
-// apart is the rule by which most pairs are no pair at all.
-func apart() Rule {
-	return Rule{"apart", "No traffic could reach both bindings, so they do not meet."}
+// apart is the answer to most pairs: they are none at all.
+func apart(known Known) Answer {
+	return answer("", "apart", "No traffic could reach both bindings, so they do not meet.", known)
 }
 
 func protocols() Rule {
@@ -142,6 +142,18 @@ func given(may bool, known Known) Answer {
 	return Answer{Err: "EADDRINUSE", Step: "bind", Rule: Rule{"port 0", "A port that such a socket has is not handed out for port 0."}, Known: known}
 }
 
+// answer is what bind answers: an errno, or "" for success.
+func answer(err, name, text string, known Known) Answer {
+	a := Answer{Err: err, Rule: Rule{name, text}, Known: known}
+	if err != "" {
+		a.Step = "bind"
+	}
+	return a
+}
+
+// notKnown is the answer to what nobody has measured, read or documented.
+func notKnown(name, text string) Answer { return Answer{Rule: Rule{name, text}} }
+
 // at returns an answer whose failure is at another step.
 func at(step string, a Answer) Answer {
 	if a.Err != "" {
@@ -152,9 +164,7 @@ func at(step string, a Answer) Answer {
 
 // as returns an answer that is known in another way.
 func as(known Known, a Answer) Answer {
-	if a.Known.How != Unknown {
-		a.Known = known
-	}
+	a.Known = known
 	return a
 }
 

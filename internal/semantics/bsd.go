@@ -12,13 +12,10 @@ import "net/netip"
 // exact says that a socket is unconnected and on exactly the address of b.
 func exact(a, b Binding) bool { return !a.connected() && a.Addr == b.Addr }
 
-// looks says whether the test of conflict of b finds a: on its own address if b
-// sets a sharing option, whatever overlaps if not.
+// looks says whether the test of conflict of b finds a, which overlaps it: on
+// its own address if b sets a sharing option, anywhere if not.
 func looks(a, b Binding, sharing Options) bool {
-	if b.Options&sharing != 0 {
-		return exact(a, b)
-	}
-	return overlap(a, b)
+	return b.Options&sharing == 0 || exact(a, b)
 }
 
 // tcpMulticast: binding TCP to a multicast address fails, whoever does.
@@ -45,45 +42,36 @@ func bsdHandsOut(strict4 bool, known Known) func(a, b Binding) Answer {
 	}
 }
 
-// bsdAnswer is an Answer of bind's.
-func bsdAnswer(err, name, text string, known Known) Answer {
-	answer := Answer{Err: err, Rule: Rule{name, text}, Known: known}
-	if err != "" {
-		answer.Step = "bind"
-	}
-	return answer
-}
-
 func bsdUser(known Known) Answer {
-	return bsdAnswer("EADDRINUSE", "user", "A port that another user's socket holds with an overlapping address is refused to everyone but root, whatever the options.", known)
+	return answer("EADDRINUSE", "user", "A port that another user's socket holds with an overlapping address is refused to everyone but root, whatever the options.", known)
 }
 
 func bsdShared(known Known) Answer {
-	return bsdAnswer("", "shared", "Two sockets may have the same address if both set SO_REUSEPORT, or on FreeBSD both SO_REUSEPORT_LB.", known)
+	return answer("", "shared", "Two sockets may have the same address if both set SO_REUSEPORT, or on FreeBSD both SO_REUSEPORT_LB.", known)
 }
 
 func bsdConflict(b Binding, sharing Options, known Known) Answer {
 	if b.Options&sharing == 0 {
-		return bsdAnswer("EADDRINUSE", "plain", "A socket without a sharing option is refused beside any overlapping one, a leftover connection included.", known)
+		return answer("EADDRINUSE", "plain", "A socket without a sharing option is refused beside any overlapping one, a leftover connection included.", known)
 	}
-	return bsdAnswer("EADDRINUSE", "same address", "An unconnected socket on the same address refuses a second unless both set SO_REUSEPORT, or on FreeBSD both SO_REUSEPORT_LB.", known)
+	return answer("EADDRINUSE", "same address", "An unconnected socket on the same address refuses a second unless both set SO_REUSEPORT, or on FreeBSD both SO_REUSEPORT_LB.", known)
 }
 
 func bsdBeside(b Binding, known Known) Answer {
 	if b.Options == 0 {
-		return bsdAnswer("", "unseen", "The bind does not look at the other socket.", known)
+		return answer("", "unseen", "The bind does not look at the other socket.", known)
 	}
-	return bsdAnswer("", "beside", "A socket with a sharing option may be bound beside any overlapping one that is not on exactly its own address, or is connected; the other's options do not matter.", known)
+	return answer("", "beside", "A socket with a sharing option may be bound beside any overlapping one that is not on exactly its own address, or is connected; the other's options do not matter.", known)
 }
 
 // separate makes every IPv6 socket IPv6 only, for systems where it is.
 func separate(list ...Binding) []Binding {
-	apart := make([]Binding, len(list))
+	only6 := make([]Binding, len(list))
 	for i, b := range list {
 		b.V6Only = b.V6Only || !b.v4()
-		apart[i] = b
+		only6[i] = b
 	}
-	return apart
+	return only6
 }
 
 // bsdTraffic: a specific address before a wildcard, and of several sockets on a

@@ -11,7 +11,7 @@ func darwinSecond(a, b Binding) Answer {
 	}
 	switch {
 	case !overlap(a, b):
-		return bsdAnswer("", "apart", apart().Text, known)
+		return apart(known)
 	case darwinUser(a, b):
 		return bsdUser(known)
 	case !darwinLooks(a, b):

@@ -12,7 +12,7 @@ func dragonflySecond(a, b Binding) Answer {
 	a, b = pair[0], pair[1]
 	switch {
 	case !overlap(a, b):
-		return bsdAnswer("", "apart", apart().Text, known)
+		return apart(known)
 	case !b.multicast() && b.User != Root && a.User != b.User:
 		return bsdUser(known)
 	case !looks(a, b, Opts(Addr, Port)):
@@ -21,7 +21,7 @@ func dragonflySecond(a, b Binding) Answer {
 		return bsdShared(known)
 	case a.connected() && !a.Dialed && a.v4():
 		// SS_ACCEPTMECH, 2d5847e29c (5.6).
-		return bsdAnswer("", "accepted", "Accepted sockets do not stand in the way of an IPv4 bind, unless kern.ipc.soaccept_reuse is 0.", known)
+		return answer("", "accepted", "Accepted sockets do not stand in the way of an IPv4 bind, unless kern.ipc.soaccept_reuse is 0.", known)
 	}
 	return bsdConflict(b, Opts(Addr, Port), known)
 }

@@ -13,7 +13,7 @@ func freebsdSecond(upTo14 bool, known Known) func(a, b Binding) Answer {
 			return answer
 		}
 		if !overlap(a, b) {
-			return bsdAnswer("", "apart", apart().Text, known)
+			return apart(known)
 		}
 		if freebsdUser(a, b, upTo14) {
 			return bsdUser(known)
@@ -92,7 +92,8 @@ func freebsdTraffic(upTo14 bool, known Known) func(to destination, sharing []Bin
 			}
 			return Traffic{Way: way, To: group, Known: known, Rule: Rule{"SO_REUSEPORT_LB group", "A hash of the peer's address and the ports chooses among the SO_REUSEPORT_LB sockets of one address, at most 256, before any other socket."}}
 		}
-		if !upTo14 && len(choose(sharing, func(b Binding) bool { return b.Options.Has(LB) && !b.dual() && b.covers(to.addr) })) > 0 {
+		// From 15 on only.
+		if len(choose(sharing, func(b Binding) bool { return b.Options.Has(LB) && !b.dual() && b.covers(to.addr) })) > 0 {
 			return Traffic{Rule: Rule{"not listening", "Whether an SO_REUSEPORT_LB socket that does not listen yet stands in the way has not been read."}}
 		}
 		return bsdTraffic(to, sharing, newest, known)

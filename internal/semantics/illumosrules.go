@@ -9,19 +9,19 @@ func illumosSecond(a, b Binding) Answer {
 	same := a.Addr == b.Addr
 	switch {
 	case illumosExclusive(a, b):
-		return bsdAnswer("EADDRINUSE", "exclusive", "SO_EXCLBIND on either socket refuses the same address and any wildcard, of the other family, too.", known)
+		return answer("EADDRINUSE", "exclusive", "SO_EXCLBIND on either socket refuses the same address and any wildcard, of the other family, too.", known)
 	case !sameFamily(a, b):
-		return bsdAnswer("", "families", "IPv4 and IPv6 sockets do not meet, dual-stack or not.", known)
+		return answer("", "families", "IPv4 and IPv6 sockets do not meet, dual-stack or not.", known)
 	case !overlap(a, b):
-		return bsdAnswer("", "apart", apart().Text, known)
+		return apart(known)
 	case b.Options.Has(Addr) && b.Proto == UDP:
-		return bsdAnswer("", "SO_REUSEADDR", "A UDP socket with SO_REUSEADDR is never refused, whatever the other set.", known)
+		return answer("", "SO_REUSEADDR", "A UDP socket with SO_REUSEADDR is never refused, whatever the other set.", known)
 	case b.Options.Has(Addr) && !(same && a.State <= Listening):
-		return bsdAnswer("", "SO_REUSEADDR", "A TCP socket with SO_REUSEADDR is refused only beside one bound or listening on the same address.", known)
+		return answer("", "SO_REUSEADDR", "A TCP socket with SO_REUSEADDR is refused only beside one bound or listening on the same address.", known)
 	case b.Options.Has(Addr):
-		return bsdAnswer("EADDRINUSE", "same address", "A TCP socket that is bound or listens refuses its address, SO_REUSEADDR or not.", known)
+		return answer("EADDRINUSE", "same address", "A TCP socket that is bound or listens refuses its address, SO_REUSEADDR or not.", known)
 	}
-	return bsdAnswer("EADDRINUSE", "overlap", "Without SO_REUSEADDR any overlapping bind is refused.", known)
+	return answer("EADDRINUSE", "overlap", "Without SO_REUSEADDR any overlapping bind is refused.", known)
 }
 
 // illumosExclusive: TCP looks at sockets up to ESTABLISHED only.
@@ -29,7 +29,7 @@ func illumosExclusive(a, b Binding) bool {
 	if !a.Options.Has(Excl) && !b.Options.Has(Excl) {
 		return false
 	}
-	if a.Proto == TCP && a.State > Established {
+	if a.State > Established {
 		return false
 	}
 	return a.Addr == b.Addr || a.wildcard() || b.wildcard()

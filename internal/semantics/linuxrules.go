@@ -7,50 +7,38 @@ package semantics
 // 4.19, 6.1, 6.12, 6.18), udp_lib_lport_inuse in net/ipv4/udp.c.
 
 func linuxSecond(a, b Binding) Answer {
-	answer := func(err string, rule Rule) Answer {
-		known := Known{Measured, "5.10.223, 6.1.170, 6.1.192, 6.12.117, 6.18.44"}
-		if a.connected() {
-			known.Where = "6.18.44"
-		}
-		if err == "" {
-			return Answer{Rule: rule, Known: known}
-		}
-		return Answer{Err: err, Step: "bind", Rule: rule, Known: known}
+	known := Known{Measured, "5.10.223, 6.1.170, 6.1.192, 6.12.117, 6.18.44"}
+	if a.connected() {
+		known.Where = "6.18.44"
 	}
 	bothAddr := a.Options.Has(Addr) && b.Options.Has(Addr)
 	bothPort := a.Options.Has(Port) && b.Options.Has(Port)
 	switch {
 	case !overlap(a, b):
-		return answer("", apart())
+		return apart(known)
 	case bothAddr && (a.Proto == UDP || a.State != Listening):
-		return answer("", Rule{"both SO_REUSEADDR", "Sockets that overlap may be bound when both set SO_REUSEADDR and neither is a listening TCP socket; users do not matter."})
+		return answer("", "both SO_REUSEADDR", "Sockets that overlap may be bound when both set SO_REUSEADDR and neither is a listening TCP socket; users do not matter.", known)
 	case bothPort && a.User == b.User:
-		return answer("", Rule{"both SO_REUSEPORT", "Sockets of one user that overlap may be bound when both set SO_REUSEPORT."})
+		return answer("", "both SO_REUSEPORT", "Sockets of one user that overlap may be bound when both set SO_REUSEPORT.", known)
 	case bothPort && (a.State == TimeWait || a.State == FinWait2):
 		// What the kernel keeps then is no socket and has no user.
-		return answer("", Rule{"both SO_REUSEPORT, leftover", "A connection in TIME_WAIT or FIN_WAIT_2 whose socket had SO_REUSEPORT admits any user's SO_REUSEPORT."})
+		return answer("", "both SO_REUSEPORT, leftover", "A connection in TIME_WAIT or FIN_WAIT_2 whose socket had SO_REUSEPORT admits any user's SO_REUSEPORT.", known)
 	case bothPort:
-		return answer("EADDRINUSE", Rule{"user", "SO_REUSEPORT shares only between sockets that one user made; root is no exception."})
+		return answer("EADDRINUSE", "user", "SO_REUSEPORT shares only between sockets that one user made; root is no exception.", known)
 	case bothAddr:
-		return answer("EADDRINUSE", Rule{"listening", "Linux refuses any overlapping bind beside a listening socket unless both set SO_REUSEPORT under the same user."})
+		return answer("EADDRINUSE", "listening", "Linux refuses any overlapping bind beside a listening socket unless both set SO_REUSEPORT under the same user.", known)
 	}
-	return answer("EADDRINUSE", Rule{"overlap", "Linux refuses a bind that overlaps another socket unless both set SO_REUSEADDR and neither listens, or both set SO_REUSEPORT under the same user."})
+	return answer("EADDRINUSE", "overlap", "Linux refuses a bind that overlaps another socket unless both set SO_REUSEADDR and neither listens, or both set SO_REUSEPORT under the same user.", known)
 }
 
 // linuxListen: listen repeats the test of bind.
 func linuxListen(a, b Binding) Answer {
-	answer := linuxSecond(a, b)
-	if answer.Err != "" {
-		answer.Step = "listen"
-	}
-	return answer
+	return at("listen", linuxSecond(a, b))
 }
 
 // linux38Second: before 3.9 there is no SO_REUSEPORT, and the rest is the same.
 func linux38Second(a, b Binding) Answer {
-	answer := linuxSecond(a, b)
-	answer.Known = Known{Source, "inet_csk_bind_conflict, udp_lib_lport_inuse in 3.0.27 and 3.4"}
-	return answer
+	return as(Known{Source, "inet_csk_bind_conflict, udp_lib_lport_inuse in 3.0.27 and 3.4"}, linuxSecond(a, b))
 }
 
 // linuxTraffic: compute_score in inet_hashtables.c and udp.c. A socket on a

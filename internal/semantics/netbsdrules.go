@@ -15,9 +15,9 @@ func netbsdSecond(a, b Binding) Answer {
 	}
 	switch {
 	case !overlap(a, b):
-		return bsdAnswer("", "apart", apart().Text, known)
+		return apart(known)
 	case netbsdHides(a):
-		return bsdAnswer("", "hidden", "bind does not see accepted connections, except on ports that 128 divides: they stay in the hash chain of port 0.", known)
+		return answer("", "hidden", "bind does not see accepted connections, except on ports that 128 divides: they stay in the hash chain of port 0.", known)
 	case netbsdUser(a, b):
 		return bsdUser(known)
 	case !netbsdLooks(a, b):

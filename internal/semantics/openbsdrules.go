@@ -19,7 +19,7 @@ func openbsdSecond(a, b Binding) Answer {
 	}
 	switch {
 	case !overlap(a, b):
-		return bsdAnswer("", "apart", apart().Text, known)
+		return apart(known)
 	case !b.multicast() && b.User != Root && a.User != b.User:
 		return bsdUser(known)
 	case !looks(a, b, Opts(Addr, Port)):

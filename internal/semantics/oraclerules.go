@@ -1,5 +1,7 @@
 package semantics
 
+import "slices"
+
 // Oracle Solaris. Its source is closed. SO_REUSEADDR and SO_EXCLBIND are inferred
 // from the ancestor it shares with illumos; SO_REUSEPORT, which illumos lacks, is
 // known for the same address and user only.
@@ -12,11 +14,11 @@ func solarisSecond(port Known) func(a, b Binding) Answer {
 		case illumosExclusive(a, b) || !overlap(a, b) || !(a.Options | b.Options).Has(Port):
 			return as(known, illumosSecond(a, b))
 		case bothPort && a.Addr == b.Addr && a.User == b.User:
-			return bsdAnswer("", "both SO_REUSEPORT", "Sockets of one user may have the same address if both set SO_REUSEPORT.", port)
+			return answer("", "both SO_REUSEPORT", "Sockets of one user may have the same address if both set SO_REUSEPORT.", port)
 		case bothPort && a.Addr == b.Addr:
-			return Answer{Rule: Rule{"user", "Whether SO_REUSEPORT looks at the user is not known."}}
+			return notKnown("user", "Whether SO_REUSEPORT looks at the user is not known.")
 		}
-		return Answer{Rule: Rule{"SO_REUSEPORT", "What SO_REUSEPORT does beside another address, or on one socket only, is not known."}}
+		return notKnown("SO_REUSEPORT", "What SO_REUSEPORT does beside another address, or on one socket only, is not known.")
 	}
 }
 
@@ -25,17 +27,15 @@ func solaris114Traffic(to destination, sharing []Binding) Traffic {
 	known := Known{Vendor, "libuv 98a4bab92, by an engineer of Oracle"}
 	ready := func(b Binding) bool { return to.proto == UDP || b.State == Listening }
 	top := best(to.addr, sharing, ready, specificFirst(to.addr))
-	group := choose(sharing, func(b Binding) bool {
-		return ready(b) && b.Options.Has(Port) && len(top) > 0 && b.Addr == sharing[top[0]].Addr
-	})
-	if len(top) < 2 || len(group) < len(top) || to.addr.IsMulticast() {
+	without := func(i int) bool { return !sharing[i].Options.Has(Port) }
+	if len(top) < 2 || slices.ContainsFunc(top, without) || to.addr.IsMulticast() {
 		t := illumosTraffic(to, sharing)
 		if t.Known.How != Unknown {
 			t.Known = Known{Inferred, "from illumos"}
 		}
 		return t
 	}
-	if len(choose(sharing, func(b Binding) bool { return b.Options.Has(Addr) })) > 0 {
+	if slices.ContainsFunc(top, func(i int) bool { return sharing[i].Options.Has(Addr) }) {
 		return Traffic{Rule: Rule{"SO_REUSEADDR", "SO_REUSEPORT does not balance while SO_REUSEADDR is set; who gets the traffic is not known."}}
 	}
 	return Traffic{Way: Spread, To: top, Known: known, Rule: Rule{"SO_REUSEPORT", "SO_REUSEPORT spreads over the sockets of one address, unless SO_REUSEADDR is set, too."}}

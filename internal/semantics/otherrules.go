@@ -7,20 +7,20 @@ func aixSecond(a, b Binding) Answer {
 	both := a.Options & b.Options
 	switch {
 	case a.connected() || a.User != b.User || !sameFamily(a, b) || a.multicast() || b.multicast():
-		return Answer{Rule: Rule{"not known", "Not known."}}
+		return notKnown("not known", "Not known.")
 	case !overlap(a, b):
-		return bsdAnswer("", "apart", apart().Text, unsure)
+		return apart(unsure)
 	case a.Addr == b.Addr && both.Has(Port):
-		return bsdAnswer("", "both SO_REUSEPORT", "Two sockets may have the same address if both set SO_REUSEPORT.", page)
+		return answer("", "both SO_REUSEPORT", "Two sockets may have the same address if both set SO_REUSEPORT.", page)
 	case a.Addr == b.Addr:
 		if a.Proto == UDP {
 			page.How = Unsure
 		}
-		return bsdAnswer("EADDRINUSE", "same address", "Only SO_REUSEPORT on both admits a second socket to an address.", page)
+		return answer("EADDRINUSE", "same address", "Only SO_REUSEPORT on both admits a second socket to an address.", page)
 	case b.Options != 0:
-		return bsdAnswer("", "beside", "A socket with a sharing option may be bound beside another address.", unsure)
+		return answer("", "beside", "A socket with a sharing option may be bound beside another address.", unsure)
 	}
-	return Answer{Rule: Rule{"not known", "Not known."}}
+	return notKnown("not known", "Not known.")
 }
 
 func aix() System {
@@ -35,7 +35,7 @@ func aix() System {
 		traffic: func(to destination, sharing []Binding) Traffic {
 			ready := func(b Binding) bool { return b.State == Listening }
 			top := best(to.addr, sharing, ready, specificFirst(to.addr))
-			if to.proto == UDP || len(top) == 0 || !sharing[top[0]].Options.Has(Port) {
+			if len(top) == 0 || !sharing[top[0]].Options.Has(Port) {
 				return Traffic{Rule: Rule{"not known", "Not known."}}
 			}
 			return Traffic{Way: One, To: oldest(top), Known: known, Rule: Rule{"oldest", "The first listener gets everything, unless the administrator sets soreuseport_lb (7.2.5.0), which is 0 by default."}}
@@ -50,15 +50,15 @@ func aix() System {
 func goSecond(a, b Binding) Answer {
 	known := Known{Source, "net/net_fake.go, go1.26.8"}
 	if a.connected() {
-		return Answer{Rule: Rule{"not known", "Not known."}}
+		return notKnown("not known", "Not known.")
 	}
 	if a.Proto == TCP && a.State == Listening && !a.wildcard() && (a.Addr == b.Addr || b.wildcard()) {
 		known = Known{Measured, "go1.26.8, node and wazero"}
 	}
 	if a.Addr != b.Addr {
-		return bsdAnswer("", "other address", "Only the same address is refused; a wildcard is one of its own.", known)
+		return answer("", "other address", "Only the same address is refused; a wildcard is one of its own.", known)
 	}
-	return bsdAnswer("EADDRINUSE", "same address", "Only the same address is refused; a wildcard is one of its own.", known)
+	return answer("EADDRINUSE", "same address", "Only the same address is refused; a wildcard is one of its own.", known)
 }
 
 func js() System {
@@ -79,10 +79,10 @@ func plan9() System {
 	return System{
 		name: "plan9", title: "Plan 9",
 		second: func(a, b Binding) Answer {
-			return Answer{Rule: Rule{"not known", "The kernel's rule has not been read."}}
+			return notKnown("not known", "The kernel's rule has not been read.")
 		},
 		listen: func(a, b Binding) Answer {
-			return Answer{Rule: Rule{"not known", "The kernel's rule has not been read."}}
+			return notKnown("not known", "The kernel's rule has not been read.")
 		},
 		traffic: nobodyKnows, connect: connects, sameTuple: Answer{Rule: Rule{"tuple", "Not known."}},
 		facts: []Fact{{Security, "There are no socket options, and package net never calls a Control function.", Known{Source, "net/ipsock_plan9.go"}}},

@@ -117,17 +117,21 @@ func TestNoSense(t *testing.T) {
 		} {
 			bad := good
 			change(&bad)
-			for _, got := range []semantics.Answer{s.Second(bad, good), s.Second(good, bad), s.Listen(bad, good), s.HandsOut(good, bad)} {
+			for _, got := range []semantics.Answer{s.Second(bad, good), s.Second(good, bad), s.Listen(bad, good), s.Listen(good, bad), s.HandsOut(bad, good), s.HandsOut(good, bad)} {
 				assert.Equal(t, "not known", got.String(), s.Name())
 				assert.False(t, got.OK())
 			}
 			assert.Equal(t, semantics.Unknown, s.Traffic(good.Addr, []semantics.Binding{bad}).Known.How)
 		}
+		listening, udp := good, good
+		listening.State, udp.Proto, udp.State = semantics.Listening, semantics.UDP, semantics.Bound
+		assert.Equal(t, "invalid", s.Traffic(good.Addr, []semantics.Binding{listening, udp}).Rule.Name)
+		connected := good
+		connected.State = semantics.Established
+		assert.Equal(t, "invalid", s.Traffic(good.Addr, []semantics.Binding{connected}).Rule.Name)
 		gone := good
 		gone.State = semantics.TimeWait
 		assert.Equal(t, "not known", s.Second(good, gone).String(), "nobody binds a socket that is gone")
-		udp := good
-		udp.Proto = semantics.UDP
 		assert.Equal(t, "ok", s.Second(good, udp).String(), s.Name())
 		with := good
 		with.Options = 1 << 7

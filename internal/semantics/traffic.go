@@ -55,7 +55,7 @@ func (s System) Traffic(to netip.Addr, sharing []Binding) Traffic {
 		clean[i] = b.unmapped()
 	}
 	t := s.traffic(destination{to, proto}, clean)
-	if t.Known.How != Unknown && len(t.To) == 0 {
+	if len(t.To) == 0 {
 		t.Way = Nobody
 	}
 	return t
@@ -76,12 +76,12 @@ func choose(sharing []Binding, ok func(Binding) bool) []int {
 // those with the greatest rank.
 func best(to netip.Addr, sharing []Binding, ok func(Binding) bool, rank func(Binding) int) []int {
 	var found []int
-	top := 0
+	top := -1
 	for i, b := range sharing {
 		if !b.covers(to) || !ok(b) {
 			continue
 		}
-		if r := rank(b); len(found) == 0 || r > top {
+		if r := rank(b); r > top {
 			found, top = []int{i}, r
 		} else if r == top {
 			found = append(found, i)

@@ -2,6 +2,7 @@ package semantics_test
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,8 +19,11 @@ func socket(t testing.TB, proto semantics.Proto, words string) semantics.Binding
 	f := strings.Fields(words)
 	require.GreaterOrEqual(t, len(f), 2, words)
 	b := semantics.Binding{Proto: proto, State: semantics.Listening, V6Only: true, Options: options(t, f[1])}
-	if proto == semantics.UDP || len(f) > 2 && f[2] == "bound" {
+	if proto == semantics.UDP || slices.Contains(f, "bound") {
 		b.State = semantics.Bound
+	}
+	if slices.Contains(f, "user2") {
+		b.User = 2
 	}
 	if f[0] == "dual" {
 		f[0], b.V6Only = "::", false
@@ -54,6 +58,8 @@ func TestTraffic(t *testing.T) {
 		{"linux", semantics.UDP, "127.0.0.1", "0.0.0.0 addr+port, 0.0.0.0 addr+port, 0.0.0.0 addr", "0/0/2", semantics.Measured},
 		{"linux", semantics.UDP, "127.0.0.1", "0.0.0.0 addr, 0.0.0.0 addr+port, 0.0.0.0 addr+port", "0/1/1", semantics.Measured},
 		{"linux", semantics.UDP, "224.1.2.3", "0.0.0.0 addr, 224.1.2.3 port, 224.1.2.4 addr", "c/c/0", semantics.Measured},
+		{"linux", semantics.UDP, "127.0.0.1", "0.0.0.0 addr+port, 0.0.0.0 addr+port user2", "0/2", semantics.Measured},
+		{"linux", semantics.TCP, "::ffff:127.0.0.1", "0.0.0.0 -", "2", semantics.Measured},
 		{"android", semantics.TCP, "127.0.0.1", "127.0.0.1 port, 127.0.0.1 port", "1/1", semantics.Inferred},
 		{"linux-3.8", semantics.UDP, "127.0.0.1", "0.0.0.0 addr, 0.0.0.0 addr", "0/2", semantics.Inferred},
 
@@ -77,29 +83,63 @@ func TestTraffic(t *testing.T) {
 		{"freebsd", semantics.TCP, "127.0.0.1", "127.0.0.1 lb, 127.0.0.1 lb, 127.0.0.1 lb bound", "1/1/0", semantics.Source},
 		{"freebsd", semantics.TCP, "127.0.0.1", "127.0.0.1 -, 0.0.0.0 lb", "0/2", semantics.Source},
 		{"freebsd", semantics.TCP, "127.0.0.1", "127.0.0.1 -, 127.0.0.1 lb bound", "?", semantics.Unknown},
+		{"freebsd", semantics.TCP, "127.0.0.1", "127.0.0.1 port, 127.0.0.1 port", "0/2", semantics.Source},
+		{"freebsd", semantics.TCP, "127.0.0.1", "dual lb, dual lb", "0/2", semantics.Source},
+		{"freebsd", semantics.UDP, "127.0.0.1", "0.0.0.0 lb, 0.0.0.0 lb", "1/1", semantics.Source},
+		{"freebsd", semantics.UDP, "224.1.2.3", "224.1.2.3 lb, 224.1.2.3 lb", "c/c", semantics.Source},
 
 		// The others, read; NetBSD's measurements are in netbsd-7.99-extra.txt.
 		{"netbsd", semantics.TCP, "127.0.0.1", "dual -, 0.0.0.0 addr", "0/2", semantics.Inferred},
+		{"netbsd", semantics.TCP, "127.0.0.1", "127.0.0.1 -, dual addr", "2/0", semantics.Measured},
+		{"netbsd", semantics.TCP, "127.0.0.1", "dual -", "2", semantics.Measured},
 		{"openbsd", semantics.TCP, "127.0.0.1", "0.0.0.0 port, 0.0.0.0 port", "0/2", semantics.Source},
 		{"openbsd", semantics.TCP, "127.0.0.1", "0.0.0.0 port, dual port", "2/0", semantics.Source},
 		{"darwin", semantics.TCP, "127.0.0.1", "127.0.0.1 port, 127.0.0.1 port", "0/2", semantics.Source},
 		{"darwin", semantics.TCP, "127.0.0.1", "0.0.0.0 port, 0.0.0.0 port", "2/0", semantics.Source},
 		{"darwin", semantics.UDP, "::1", "dual port, dual port", "2/0", semantics.Source},
 		{"darwin", semantics.UDP, "224.1.2.3", "0.0.0.0 addr, 0.0.0.0 -, 0.0.0.0 addr", "0/c/c", semantics.Source},
+		{"darwin", semantics.UDP, "224.1.2.3", "0.0.0.0 addr, 224.1.2.4 addr, 0.0.0.0 addr", "c/0/c", semantics.Source},
+		{"darwin", semantics.TCP, "::1", ":: port, dual port", "2/0", semantics.Source},
+		{"darwin", semantics.TCP, "::1", "dual port, :: port", "2/0", semantics.Source},
+		{"dragonfly", semantics.TCP, "127.0.0.1", "dual port", "0", semantics.Source},
+		{"dragonfly", semantics.UDP, "127.0.0.1", "0.0.0.0 port, 0.0.0.0 port", "1/1", semantics.Source},
+		{"dragonfly", semantics.UDP, "224.1.2.3", "224.1.2.3 addr, 224.1.2.3 addr", "c/c", semantics.Source},
 		{"dragonfly", semantics.TCP, "127.0.0.1", "0.0.0.0 port, 0.0.0.0 port", "1/1", semantics.Source},
 		{"dragonfly", semantics.TCP, "127.0.0.1", "0.0.0.0 port, 0.0.0.0 port bound", "2/0", semantics.Source},
 		{"dragonfly", semantics.TCP, "::1", ":: port, :: port", "2/0", semantics.Source},
 		{"dragonfly", semantics.TCP, "::1", "::1 port, ::1 port", "0/2", semantics.Source},
 		{"dragonfly", semantics.TCP, "127.0.0.1", "127.0.0.1 -, 0.0.0.0 port, 0.0.0.0 port", "2/0/0", semantics.Source},
+		{"windows", semantics.TCP, "::1", "127.0.0.1 -", "0", semantics.Vendor},
+		{"windows", semantics.UDP, "224.1.2.3", "0.0.0.0 addr, 127.0.0.1 addr", "c/0", semantics.Vendor},
 		{"windows", semantics.TCP, "127.0.0.1", "127.0.0.1 -, 0.0.0.0 -", "2/0", semantics.Vendor},
 		{"windows", semantics.TCP, "127.0.0.1", "0.0.0.0 addr, 0.0.0.0 addr", "?", semantics.Unknown},
 		{"windows", semantics.UDP, "224.1.2.3", "0.0.0.0 addr, 0.0.0.0 addr", "c/c", semantics.Vendor},
 		{"illumos", semantics.UDP, "127.0.0.1", "127.0.0.1 -, 127.0.0.1 addr", "2/0", semantics.Source},
 		{"illumos", semantics.TCP, "127.0.0.1", "0.0.0.0 -, 127.0.0.1 addr", "0/2", semantics.Source},
+		{"illumos", semantics.TCP, "127.0.0.1", "127.0.0.1 - bound, 0.0.0.0 addr", "0/2", semantics.Source},
+		{"illumos", semantics.TCP, "127.0.0.1", "dual -, 0.0.0.0 -", "0/2", semantics.Inferred},
+		{"illumos", semantics.TCP, "127.0.0.1", "dual -, 127.0.0.1 addr", "0/2", semantics.Source},
+		{"illumos", semantics.TCP, "127.0.0.1", "0.0.0.0 -", "2", semantics.Source},
+		{"illumos", semantics.TCP, "::1", "dual -, 0.0.0.0 -", "2/0", semantics.Source},
+		{"illumos", semantics.TCP, "127.0.0.1", "dual - bound", "0", semantics.Source},
+		{"illumos", semantics.UDP, "224.1.2.3", "0.0.0.0 addr, 0.0.0.0 addr", "?", semantics.Unknown},
+		{"solaris-11.4", semantics.TCP, "127.0.0.1", "0.0.0.0 port, 0.0.0.0 port bound", "2/0", semantics.Inferred},
+		{"solaris-11.4", semantics.TCP, "127.0.0.1", "127.0.0.1 port bound, 0.0.0.0 port, 0.0.0.0 port", "0/1/1", semantics.Vendor},
+		{"solaris-11.4", semantics.TCP, "127.0.0.1", "127.0.0.1 port, 0.0.0.0 port", "2/0", semantics.Inferred},
+		{"solaris-11.4", semantics.TCP, "127.0.0.1", "0.0.0.0 port, 0.0.0.0 port, 127.0.0.2 port", "1/1/0", semantics.Vendor},
+		{"solaris-11.4", semantics.UDP, "127.0.0.1", "0.0.0.0 addr, 0.0.0.0 addr", "2/0", semantics.Inferred},
+		{"solaris-11.4", semantics.UDP, "127.0.0.1", "0.0.0.0 port, 0.0.0.0 port", "1/1", semantics.Vendor},
+		{"solaris-11.4", semantics.UDP, "127.0.0.1", "0.0.0.0 port, 0.0.0.0 -, 127.0.0.2 port", "2/0/0", semantics.Inferred},
+		{"solaris-11.4", semantics.UDP, "224.1.2.3", "0.0.0.0 port, 0.0.0.0 port", "?", semantics.Unknown},
+		{"solaris", semantics.TCP, "127.0.0.1", "127.0.0.1 -", "2", semantics.Inferred},
+		{"solaris", semantics.UDP, "224.1.2.3", "0.0.0.0 addr", "?", semantics.Unknown},
 		{"solaris-11.4", semantics.TCP, "127.0.0.1", "0.0.0.0 port, 0.0.0.0 port", "1/1", semantics.Vendor},
 		{"solaris-11.4", semantics.TCP, "127.0.0.1", "0.0.0.0 addr+port, 0.0.0.0 addr+port", "?", semantics.Unknown},
 		{"solaris", semantics.TCP, "127.0.0.1", "0.0.0.0 port, 0.0.0.0 port", "?", semantics.Unknown},
 		{"aix", semantics.TCP, "127.0.0.1", "0.0.0.0 port, 0.0.0.0 port", "2/0", semantics.Vendor},
+		{"aix", semantics.TCP, "127.0.0.1", "0.0.0.0 port bound, 0.0.0.0 port", "0/2", semantics.Vendor},
+		{"aix", semantics.TCP, "127.0.0.1", "0.0.0.0 -", "?", semantics.Unknown},
+		{"aix", semantics.UDP, "127.0.0.1", "0.0.0.0 port, 0.0.0.0 port", "?", semantics.Unknown},
 		{"js", semantics.TCP, "127.0.0.1", "0.0.0.0 -", "?", semantics.Unknown},
 	} {
 		s, err := semantics.Find(tt.system)
@@ -110,6 +150,9 @@ func TestTraffic(t *testing.T) {
 		}
 		got := s.Traffic(netip.MustParseAddr(tt.to), sharing)
 		assert.Equal(t, tt.want, shares(got, len(sharing)), "%s %v to %s: %s", tt.system, tt.proto, tt.to, tt.sockets)
+		if len(got.To) == 0 {
+			assert.Equal(t, semantics.Nobody, got.Way, "%s %v to %s: %s", tt.system, tt.proto, tt.to, tt.sockets)
+		}
 		assert.Equal(t, tt.how, got.Known.How, "%s %v to %s: %s", tt.system, tt.proto, tt.to, tt.sockets)
 	}
 }

@@ -20,14 +20,6 @@ func winsockBoth(a, b Binding) (Answer, bool) {
 		Rule: Rule{"both", "SO_REUSEADDR and SO_EXCLUSIVEADDRUSE exclude each other: setting the second one fails."}}, true
 }
 
-func winsock(err, name, text string, known Known) Answer {
-	answer := bsdAnswer(err, name, text, known)
-	if err == "not known" {
-		return Answer{Rule: answer.Rule}
-	}
-	return answer
-}
-
 // windowsSecond is the rule of Server 2003 and later.
 func windowsSecond(a, b Binding) Answer {
 	if answer, ok := winsockBoth(a, b); ok {
@@ -36,9 +28,9 @@ func windowsSecond(a, b Binding) Answer {
 	known := Known{Vendor, winsockPage}
 	switch {
 	case a.multicast() || b.multicast():
-		return winsock("not known", "multicast", "The page says nothing of multicast addresses.", Known{})
+		return notKnown("multicast", "The page says nothing of multicast addresses.")
 	case !overlap(a, b):
-		return winsock("", "apart", apart().Text, known)
+		return apart(known)
 	case a.connected() && !a.Dialed:
 		return windowsLeftover(a)
 	case !sameFamily(a, b):
@@ -51,27 +43,25 @@ func windowsSecond(a, b Binding) Answer {
 func windowsTable(a, b Binding, known Known) Answer {
 	bothAddr := a.Options.Has(Addr) && b.Options.Has(Addr)
 	switch {
-	case a.wildcard() == b.wildcard() && bothAddr:
-		return winsock("", "both SO_REUSEADDR", "Two sockets may have the same address if both set SO_REUSEADDR; which of them gets the traffic is undefined.", known)
+	case bothAddr:
+		return answer("", "both SO_REUSEADDR", "Sockets may overlap if both set SO_REUSEADDR; which of those on one address gets the traffic is undefined.", known)
 	case a.wildcard() == b.wildcard() && b.Options.Has(Addr):
-		return winsock("WSAEACCES", "taking", "SO_REUSEADDR takes no address from a socket that did not set it.", known)
+		return answer("WSAEACCES", "taking", "SO_REUSEADDR takes no address from a socket that did not set it.", known)
 	case a.wildcard() == b.wildcard():
 		if a.Options.Has(Addr) && b.Options == 0 && !a.wildcard() {
 			known = Known{Unsure, winsockPage + `; "Sharing Transport Addresses" says access denied`}
 		}
-		return winsock("WSAEADDRINUSE", "same address", "An address that a socket has is refused to a second one.", known)
+		return answer("WSAEADDRINUSE", "same address", "An address that a socket has is refused to a second one.", known)
 	case b.wildcard() && b.Options.Has(Excl):
-		return winsock("WSAEADDRINUSE", "exclusive wildcard", "A wildcard with SO_EXCLUSIVEADDRUSE is refused beside any specific address.", known)
+		return answer("WSAEADDRINUSE", "exclusive wildcard", "A wildcard with SO_EXCLUSIVEADDRUSE is refused beside any specific address.", known)
 	case b.wildcard():
-		return winsock("", "wildcard", "A wildcard is admitted beside a specific address, and gets nothing of it.", known)
+		return answer("", "wildcard", "A wildcard is admitted beside a specific address, and gets nothing of it.", known)
 	case a.Options.Has(Excl):
-		return winsock("WSAEACCES", "exclusive", "A wildcard socket with SO_EXCLUSIVEADDRUSE refuses every specific address.", known)
-	case bothAddr:
-		return winsock("", "both SO_REUSEADDR", "A specific address is admitted beside a wildcard if both set SO_REUSEADDR.", known)
+		return answer("WSAEACCES", "exclusive", "A wildcard socket with SO_EXCLUSIVEADDRUSE refuses every specific address.", known)
 	case a.User == b.User:
-		return winsock("", "same user", "A specific address is admitted beside the same user's wildcard, and takes its traffic.", known)
+		return answer("", "same user", "A specific address is admitted beside the same user's wildcard, and takes its traffic.", known)
 	}
-	return winsock("WSAEACCES", "user", "A specific address is refused beside another user's wildcard unless both set SO_REUSEADDR.", known)
+	return answer("WSAEACCES", "user", "A specific address is refused beside another user's wildcard unless both set SO_REUSEADDR.", known)
 }
 
 // windowsDual is for a dual-stack wildcard and an IPv4 socket. The page says that
@@ -80,11 +70,11 @@ func windowsDual(a, b Binding) Answer {
 	tests := Known{Source, winsockTests}
 	switch {
 	case a.dual() && a.Options.Has(Excl):
-		return winsock("WSAEACCES", "exclusive", "A dual-stack wildcard with SO_EXCLUSIVEADDRUSE refuses every IPv4 address.", tests)
+		return answer("WSAEACCES", "exclusive", "A dual-stack wildcard with SO_EXCLUSIVEADDRUSE refuses every IPv4 address.", tests)
 	case a.dual() && a.Options == 0 && b.wildcard() && !b.Options.Has(Addr):
-		return winsock("", "two wildcards", "0.0.0.0 is admitted beside a dual-stack :: without options.", tests)
-	case b.dual() && a.Options == 0 && !a.wildcard() && b.Options.Has(Excl):
-		return winsock("WSAEADDRINUSE", "exclusive wildcard", "A dual-stack wildcard with SO_EXCLUSIVEADDRUSE is refused beside an IPv4 address.", tests)
+		return answer("", "two wildcards", "0.0.0.0 is admitted beside a dual-stack :: without options.", tests)
+	case a.Options == 0 && !a.wildcard() && b.Options.Has(Excl):
+		return answer("WSAEADDRINUSE", "exclusive wildcard", "A dual-stack wildcard with SO_EXCLUSIVEADDRUSE is refused beside an IPv4 address.", tests)
 	case a.Options.Has(Excl):
 		return windowsTable(a, b, Known{Vendor, winsockPage + ": a dual-stack socket takes the port on both stacks"})
 	}
@@ -95,11 +85,11 @@ func windowsDual(a, b Binding) Answer {
 func windowsLeftover(a Binding) Answer {
 	switch {
 	case a.Options.Has(Excl):
-		return winsock("not known", "leftover", "The page says that a port with SO_EXCLUSIVEADDRUSE is held until its accepted connections are gone; two programs saw otherwise.", Known{})
+		return notKnown("leftover", "The page says that a port with SO_EXCLUSIVEADDRUSE is held until its accepted connections are gone; two programs saw otherwise.")
 	case a.State == TimeWait || a.State == FinWait2:
-		return winsock("", "leftover", "A connection in TIME_WAIT does not stand in the way of a bind.", Known{Inferred, "package net relies on it (sockopt_windows.go)"})
+		return answer("", "leftover", "A connection in TIME_WAIT does not stand in the way of a bind.", Known{Inferred, "package net relies on it (sockopt_windows.go)"})
 	}
-	return winsock("not known", "leftover", "What an accepted connection does to a bind is not documented.", Known{})
+	return notKnown("leftover", "What an accepted connection does to a bind is not documented.")
 }
 
 // windows2000Second is the rule before Server 2003.
@@ -110,17 +100,17 @@ func windows2000Second(a, b Binding) Answer {
 	known := Known{Vendor, winsockPage}
 	switch {
 	case a.multicast() || b.multicast() || !sameFamily(a, b):
-		return winsock("not known", "not known", "The page says nothing of it.", Known{})
+		return notKnown("not known", "The page says nothing of it.")
 	case !overlap(a, b):
-		return winsock("", "apart", apart().Text, known)
+		return apart(known)
 	case a.connected() && !a.Dialed:
 		return windowsLeftover(a)
 	case b.Options.Has(Addr) && a.Options.Has(Excl):
-		return winsock("WSAEACCES", "exclusive", "SO_EXCLUSIVEADDRUSE refuses a socket that sets SO_REUSEADDR.", known)
+		return answer("WSAEACCES", "exclusive", "SO_EXCLUSIVEADDRUSE refuses a socket that sets SO_REUSEADDR.", known)
 	case b.Options.Has(Addr):
-		return winsock("", "taking", "SO_REUSEADDR takes any address from a socket without SO_EXCLUSIVEADDRUSE, whoever owns it.", known)
+		return answer("", "taking", "SO_REUSEADDR takes any address from a socket without SO_EXCLUSIVEADDRUSE, whoever owns it.", known)
 	}
-	return winsock("WSAEADDRINUSE", "overlap", "Any overlapping bind is refused.", known)
+	return answer("WSAEADDRINUSE", "overlap", "Any overlapping bind is refused.", known)
 }
 
 // windowsTraffic: a specific address before a wildcard.
@@ -132,8 +122,6 @@ func windowsTraffic(to destination, sharing []Binding) Traffic {
 	}
 	top := best(to.addr, sharing, anyBinding, specificFirst(to.addr))
 	switch {
-	case len(top) == 0:
-		return Traffic{Known: page}
 	case len(top) > 1:
 		return Traffic{Rule: Rule{"undefined", "Microsoft calls it undefined which of the sockets on one address gets the traffic; Wine's tests found the TCP listener that was bound first."}}
 	}

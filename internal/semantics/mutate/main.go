@@ -166,7 +166,7 @@ func run(ctx context.Context, out io.Writer, jobs int, list bool) error {
 		bad++
 		fmt.Fprintln(out, "explained, and there is none:", name)
 	}
-	fmt.Fprintf(out, "%d mutants, %d killed, %d explained, %d s\n", len(mutants), len(mutants)-len(survived), len(survived), int(time.Since(begin).Seconds()))
+	fmt.Fprintf(out, "%d mutants: %d killed, %d not; %d s\n", len(mutants), len(mutants)-len(survived), len(survived), int(time.Since(begin).Seconds()))
 	if bad > 0 {
 		return fmt.Errorf("%d mutants are not as they should be", bad)
 	}
