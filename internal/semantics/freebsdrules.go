@@ -150,7 +150,7 @@ func freebsd14() System {
 		{PortZero, "The same address and port are never handed out twice. With a sharing option 127.0.0.1 and 0.0.0.0 do get the same port.", known},
 		{DualStack, "A :: without IPV6_V6ONLY is admitted beside 0.0.0.0 with no option at all, never the other way round unless both share; with SO_REUSEPORT_LB it joins no group: four such listeners got 0/0/0/200 connections.", known},
 		{Multicast, "SO_REUSEADDR or either other option on both sockets is enough, but SO_REUSEPORT and SO_REUSEPORT_LB do not mix; TCP cannot be bound to a group.", known},
-		{Security, "Another user is refused whatever overlaps, except that anyone may join a wildcard group of SO_REUSEPORT_LB without SO_REUSEPORT. The same user's wildcard SO_REUSEPORT_LB listener takes the traffic of any specific address. One that is bound and does not listen has its share refused. Up to 13 the oldest wildcard socket got the traffic, from 14 on the newest does.", known},
+		{Security, "Another user is refused whatever overlaps, except that anyone may join a wildcard group of SO_REUSEPORT_LB without SO_REUSEPORT (14.0; which release of 13 or 14 may have taken that away is not known). The same user's wildcard SO_REUSEPORT_LB listener takes the traffic of any specific address. One that is bound and does not listen has its share refused. Up to 13 the oldest wildcard socket got the traffic, from 14 on the newest does.", known},
 		{Late, "An option of a bound socket counts as it is when the next one binds. SO_REUSEPORT_LB set after the bind joins no group.", known},
 	}
 	return s

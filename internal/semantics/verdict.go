@@ -1,10 +1,3 @@
-// Package semantics holds, for every system, where an option keeps the promise
-// that package reuse makes for it. It is data, the same in every build, so that
-// the rules of all systems can be read and tested on any of them. What an option
-// is called and which number it has stands in the root's reuse_*.go files.
-//
-// Each entry says how it is known: measured (on which version), source (which
-// file), or the vendor's document.
 package semantics
 
 import (
@@ -28,7 +21,8 @@ const (
 	Nowhere  = Places(0)
 )
 
-// A Verdict says where an option keeps its promise, and why not elsewhere.
+// A Verdict says where an option keeps the promise that package reuse makes for
+// it, and why not elsewhere. The tests derive each from the system's rules.
 type Verdict struct {
 	Holds Places
 	Why   string // for the places that Holds leaves out
