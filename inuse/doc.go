@@ -29,7 +29,8 @@
 // "Bound only" is a TCP socket that neither listens nor is connected. Where
 // dual-stack is not told, a :: counts as dual-stack. On all other systems [Holders]
 // fails with [errors.ErrUnsupported]; [Explain] works, and says what it cannot see.
-// Only Linux has been run.
+// What stands here of Linux has been measured on 6.18; the code for Windows has run
+// under Wine; on the others nothing has been run.
 //
 // No system shows the options of another process's socket. What a [Report] says of
 // them is a conclusion from the kernel's rules, and Advice that depends on more says

@@ -101,8 +101,6 @@ func (x *explainer) explain() error {
 	case x.op.Op != "" && x.op.Err == nil: // which could not be printed
 		x.err = errors.New("a question")
 		return x.inUse(false)
-	case errors.Is(x.err, reuse.ErrTupleInUse):
-		return x.tupleInUse()
 	case errors.Is(x.err, reuse.ErrSelfDial):
 		x.reason("The local and the remote address of the connection are the same, %s, so the socket was connected to itself.", x.Address)
 		x.advise("Dial from another local port, or from port 0.")
@@ -116,7 +114,7 @@ func (x *explainer) explain() error {
 	switch failureOf(x.err) {
 	case inUse:
 		if x.dial && x.step("connect") {
-			return x.tupleInUse() // the BSDs
+			return x.tupleInUse() // the BSDs, Windows
 		}
 		return x.inUse(true)
 	case denied:

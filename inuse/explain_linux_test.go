@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"example.com/reuse"
+	"example.com/reuse/internal/semantics"
 	"example.com/reuse/internal/testproc"
 )
 
@@ -192,6 +193,12 @@ func TestDial(t *testing.T) {
 	assert.Contains(t, r.Reason, local+" is held by this process, pid ")
 	assert.Equal(t, "reuse.Config{Port: reuse.On} works if this process's own socket set SO_REUSEPORT too.", r.Advice[0])
 
+	l2, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l2.Close()
+	c2, err := port.Dial(t.Context(), "tcp4", local, l2.Addr().String())
+	require.NoError(t, err)
+	defer c2.Close()
 	_, err = port.Dial(t.Context(), "tcp4", local, remote)
 	require.ErrorIs(t, err, reuse.ErrTupleInUse)
 	r, err = Explain(t.Context(), port, err)
@@ -272,13 +279,45 @@ func TestExhausted(t *testing.T) {
 	}
 }
 
+// A port counts once, and only if one of its sockets overlaps the address.
+func TestEphemeral(t *testing.T) {
+	if !testproc.Netns(t) {
+		return
+	}
+	first, err := sysctl("net/ipv4/ip_local_port_range", 2)
+	require.NoError(t, err)
+	require.Less(t, first[0], first[1])
+	port := uint16(first[0])
+	ip := netip.MustParseAddr
+	for _, at := range []netip.AddrPort{
+		netip.AddrPortFrom(ip("127.0.0.1"), port), netip.AddrPortFrom(ip("127.0.0.1"), port), // two on one port
+		netip.AddrPortFrom(ip("127.0.0.2"), port+1), netip.AddrPortFrom(ip("127.0.0.1"), port-1),
+		netip.AddrPortFrom(ip("::1"), port+2), netip.AddrPortFrom(ip("0.0.0.0"), port+3),
+	} {
+		s := spec{Proto: unix.IPPROTO_TCP, At: at, Listen: true, Options: rport}
+		fd, _, err := s.open()
+		require.NoError(t, err)
+		defer unix.Close(fd)
+	}
+	every := func(netip.AddrPort) bool { return true }
+	low, high, taken, err := ephemeral(t.Context(), target{proto: semantics.TCP, local: netip.AddrPortFrom(ip("127.0.0.1"), 0)}, every)
+	require.NoError(t, err)
+	assert.Equal(t, []int{first[0], first[1], 2}, []int{low, high, taken})
+}
+
 // The kernel has the same errno for want of an address.
 func TestNoSource(t *testing.T) {
 	if !testproc.Netns(t) {
 		return
 	}
 	require.NoError(t, os.WriteFile("/proc/sys/net/ipv6/conf/lo/disable_ipv6", []byte("1"), 0))
-	_, err := net.Dial("tcp6", "[::1]:80")
+	l, err := net.Listen("tcp4", "127.0.0.1:80")
+	require.NoError(t, err)
+	defer l.Close()
+	c, err := net.Dial("tcp4", l.Addr().String()) // does not count
+	require.NoError(t, err)
+	defer c.Close()
+	_, err = net.Dial("tcp", "[::1]:80")
 	require.ErrorIs(t, err, syscall.EADDRNOTAVAIL)
 	r, err := Explain(t.Context(), reuse.Config{}, err)
 	require.NoError(t, err)

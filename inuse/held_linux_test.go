@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -234,11 +235,11 @@ func TestHeld(t *testing.T) {
 		{"UDP", spec{Proto: udp, At: at4}, "udp4", "127.0.0.1", reuse.Config{}, "udp4", bound,
 			overlap, "works if", false},
 		{"UDP with SO_REUSEADDR", spec{Proto: udp, At: any4, Options: raddr}, "udp4", "127.0.0.1", reuse.Config{}, "udp4", bound,
-			overlap, "reuse.Config{Addr: reuse.On} works if pid PID set SO_REUSEADDR too", true},
+			overlap, "reuse.Config{Addr: reuse.On} works if pid PID set SO_REUSEADDR too. Then sockets of any user may share the port.", true},
 		{"UDP, dual-stack, sharing", spec{Proto: udp, At: any6, Options: rport}, "udp", "127.0.0.1", reuse.Config{}, "udp", bound,
 			overlap, "works if", true},
-		{"UDP multicast", spec{Proto: udp, At: any4, Options: raddr}, "udp4", "224.1.2.3", reuse.Config{Addr: reuse.Off}, "udp4", bound,
-			overlap, "works if pid PID set SO_REUSEADDR too", true},
+		{"UDP multicast", spec{Proto: udp, At: at4, Options: raddr}, "udp4", "224.1.2.3", reuse.Config{Addr: reuse.Off}, "udp4", bound,
+			overlap, "reuse.Config{} works if pid PID set SO_REUSEADDR too", true},
 		{"40 of one group", spec{Proto: tcp, At: at4, Listen: true, Options: rport, Count: 40}, "tcp4", "127.0.0.1", reuse.Config{}, "tcp4", listen,
 			listening, "reuse.Config{Port: reuse.On} works.", true},
 		{"40 UDP sockets", spec{Proto: udp, At: at4, Options: rport, Count: 40}, "udp4", "127.0.0.1", reuse.Config{}, "udp4", bound,
@@ -432,6 +433,65 @@ func TestLeftovers(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A connection of a dual-stack listener has an IPv4 address, and listening sockets
+// come first, of whichever family.
+func TestFamilies(t *testing.T) {
+	if !testproc.Netns(t) {
+		return
+	}
+	dual := spec{Proto: unix.IPPROTO_TCP, At: netip.MustParseAddrPort("[::]:80"), Listen: true}
+	fd, _, err := dual.open()
+	require.NoError(t, err)
+	c, err := net.Dial("tcp4", "127.0.0.1:80")
+	require.NoError(t, err)
+	defer c.Close()
+	accepted, _, err := unix.Accept(fd)
+	require.NoError(t, err)
+	defer unix.Close(accepted)
+	for range 2 { // with the dual-stack listener, and in its place another
+		list, err := Holders(t.Context(), "tcp", ":80")
+		require.NoError(t, err)
+		require.Len(t, list, 2)
+		assert.Equal(t, listen, list[0].State)
+		assert.Equal(t, []string{"tcp4", "127.0.0.1:80"}, []string{list[1].Network, list[1].Local.String()})
+		require.NoError(t, unix.Close(fd))
+		only := spec{Proto: unix.IPPROTO_TCP, At: netip.MustParseAddrPort("[::1]:80"), V6Only: true, Listen: true}
+		fd, _, err = only.open()
+		require.NoError(t, err)
+	}
+	require.NoError(t, unix.Close(fd))
+}
+
+// A link-local address has a zone.
+func TestLinkLocal(t *testing.T) {
+	if !testproc.Netns(t) {
+		return
+	}
+	s, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM, 0)
+	require.NoError(t, err)
+	defer unix.Close(s)
+	in6ifreq := struct { // of linux/ipv6.h
+		addr   [16]byte
+		prefix uint32
+		index  int32
+	}{netip.MustParseAddr("fe80::1").As16(), 64, 1}
+	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(s), unix.SIOCSIFADDR, uintptr(unsafe.Pointer(&in6ifreq)))
+	require.Zero(t, e, "%v", e)
+	l, err := net.Listen("tcp6", "[fe80::1%lo]:80")
+	require.NoError(t, err)
+	defer l.Close()
+	for address, n := range map[string]int{"[fe80::1%lo]:80": 1, "[::]:80": 1, "[fe80::1%other]:80": 0} {
+		list, err := Holders(t.Context(), "tcp6", address)
+		require.NoError(t, err)
+		require.Len(t, list, n, address)
+		if n > 0 {
+			assert.Equal(t, "[fe80::1%lo]:80", list[0].Local.String())
+		}
+	}
+	r := refused(t, reuse.Config{}, "tcp6", "[fe80::1%lo]:80")
+	assert.Contains(t, r.Reason, "[fe80::1%lo]:80 is held by this process")
 }
 
 // A connection that nobody has accepted yet is in the way, too.

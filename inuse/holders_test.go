@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -92,6 +93,95 @@ func TestEverySystem(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Holders come in an order that depends on nothing else.
+func TestOrder(t *testing.T) {
+	t.Parallel()
+	a, b := netip.MustParseAddrPort("127.0.0.1:80"), netip.MustParseAddrPort("[::1]:80")
+	want := []Holder{
+		{State: listen, Local: a, PID: 7}, {State: listen, Local: a, PID: 8}, {State: listen, Local: b},
+		{State: bound, Local: a}, {State: connected, Local: a},
+		{State: "ESTABLISHED", Local: a}, {State: "ESTABLISHED", Local: a, Remote: a}, {State: timeWait, Local: b},
+	}
+	list := slices.Clone(want)
+	slices.Reverse(list)
+	order(list)
+	assert.Equal(t, want, list)
+}
+
+// A long list is cut, and lines are filled.
+func TestReportString(t *testing.T) {
+	t.Parallel()
+	at := netip.MustParseAddrPort("127.0.0.1:80")
+	r := &Report{Network: "tcp4", Address: at.String(), Reason: strings.Repeat("word ", 30), Advice: []string{strings.Repeat("more ", 20), "b"}}
+	for range 22 {
+		r.Holders = append(r.Holders, Holder{State: timeWait, Local: at, Remote: at, UID: -1, orphan: true})
+	}
+	r.Holders[0] = Holder{State: listen, Local: at, UID: 0}
+	r.Holders[1] = Holder{State: listen, Local: at, UID: 33, PID: 4211, Command: "nginx"}
+	line := "TIME_WAIT  127.0.0.1:80  127.0.0.1:80  ?    -     -\n"
+	assert.Equal(t, "tcp4 127.0.0.1:80\n\n"+
+		"STATE      LOCAL         REMOTE        UID  PID   COMMAND\n"+
+		"LISTEN     127.0.0.1:80  -             0    ?     -\n"+
+		"LISTEN     127.0.0.1:80  -             33   4211  nginx\n"+
+		strings.Repeat(line, 18)+"and 2 more\n\n"+
+		strings.TrimSpace(strings.Repeat("word ", 15))+"\n"+strings.TrimSpace(strings.Repeat("word ", 15))+"\n\n"+
+		"- "+strings.TrimSpace(strings.Repeat("more ", 15))+"\n  "+strings.TrimSpace(strings.Repeat("more ", 5))+"\n- b\n", r.String())
+	assert.Empty(t, new(Report).String())
+}
+
+// Which options a socket has before package reuse and after.
+func TestBindOptions(t *testing.T) {
+	t.Parallel()
+	tcp, udp := semantics.TCP, semantics.UDP
+	for _, tt := range []struct {
+		system        string
+		p             semantics.Proto
+		listens, many bool
+		c             reuse.Config
+		want          string
+	}{
+		{"linux", tcp, true, false, reuse.Config{}, "addr"},
+		{"linux", tcp, false, false, reuse.Config{}, "-"},
+		{"linux", udp, true, false, reuse.Config{}, "-"},
+		{"linux", udp, true, true, reuse.Config{}, "addr"},
+		{"linux", tcp, true, false, reuse.Config{Addr: reuse.Off, PortLB: reuse.On}, "port"},
+		{"linux", tcp, true, false, reuse.Config{Exclusive: reuse.On}, "addr"},
+		{"linux", udp, true, true, reuse.Config{Exclusive: reuse.On}, "-"},
+		{"windows", tcp, true, false, reuse.Config{}, "-"},
+		{"windows", tcp, true, false, reuse.Config{Port: reuse.Prefer}, "-"},
+		{"windows", udp, true, true, reuse.Config{Exclusive: reuse.On}, "excl"},
+		{"freebsd", tcp, true, false, reuse.Config{PortLB: reuse.On}, "addr+lb"},
+		{"openbsd", udp, true, true, reuse.Config{}, "addr+port"},
+		{"openbsd", udp, true, true, reuse.Config{Exclusive: reuse.Prefer}, "-"},
+		{"solaris-11.4", tcp, true, false, reuse.Config{PortLB: reuse.On}, "port"},
+		{"illumos", tcp, true, false, reuse.Config{Exclusive: reuse.On, Port: reuse.Off}, "addr+excl"},
+	} {
+		system, err := semantics.Find(tt.system)
+		require.NoError(t, err)
+		b := &bind{target: target{proto: tt.p}, system: system, listens: tt.listens, multicast: tt.many}
+		assert.Equal(t, tt.want, b.options(tt.c).String(), "%+v", tt)
+	}
+}
+
+// Of whom a leftover is matters until the kernel has forgotten it.
+func TestUnknownUser(t *testing.T) {
+	t.Parallel()
+	system, err := semantics.Find("linux")
+	require.NoError(t, err)
+	at := netip.MustParseAddrPort("127.0.0.1:80")
+	for state, want := range map[string]string{
+		"FIN_WAIT1": "set SO_REUSEPORT too and belongs to your user",
+		finWait2:    "set SO_REUSEPORT too",
+		timeWait:    "set SO_REUSEPORT too",
+	} {
+		b := &bind{target: target{proto: semantics.TCP, local: at}, system: system, user: 1, listens: true}
+		list := b.classes([]Holder{{Network: "tcp4", Local: at, State: state, UID: -1, orphan: true}})
+		v := b.judge(list, reuse.Config{Addr: reuse.Off, Port: reuse.On})
+		require.Len(t, v.depends, 1)
+		assert.Equal(t, want, v.depends[0].what, state)
 	}
 }
 

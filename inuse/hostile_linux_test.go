@@ -298,4 +298,11 @@ func TestAllocations(t *testing.T) {
 	require.Equal(t, "open", crowd.Receive())
 	with := testing.AllocsPerRun(20, ask)
 	assert.InDelta(t, before, with, 50, "with 3,000 sockets more")
+
+	// The last of them is behind all the descriptors of its process.
+	list, err := Holders(t.Context(), "tcp4", "127.0.1.9:12999")
+	require.NoError(t, err)
+	require.Len(t, list, 1)
+	assert.NotZero(t, list[0].PID)
+	assert.Equal(t, "inuse.test", list[0].Command)
 }

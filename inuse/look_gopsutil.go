@@ -15,7 +15,8 @@ import (
 
 // Here every socket of the machine is read, by gopsutil: from GetExtendedTcpTable on
 // Windows, from lsof on macOS and FreeBSD, and from netstat, which knows no
-// processes, on NetBSD and OpenBSD. Nothing of this has been run on those systems.
+// processes, on NetBSD and OpenBSD. That of Windows has run under Wine, and the others
+// have not been run.
 func (t target) look(ctx context.Context) ([]Holder, error) {
 	stats, err := net.ConnectionsWithContext(ctx, t.proto.String())
 	if err != nil {

@@ -21,7 +21,7 @@ func (r *Report) String() string {
 		w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "\nSTATE\tLOCAL\tREMOTE\tUID\tPID\tCOMMAND")
 		for _, h := range r.Holders[:min(rows, len(r.Holders))] {
-			remote, uid, pid := "-", "?", "?"
+			remote, uid, pid, command := "-", "?", "?", "-"
 			if h.Remote.IsValid() {
 				remote = printable(h.Remote.String())
 			}
@@ -34,7 +34,10 @@ func (r *Report) String() string {
 			case h.orphan:
 				pid = "-"
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", printable(h.State), printable(h.Local.String()), remote, uid, pid, printable(h.Command))
+			if h.Command != "" {
+				command = printable(h.Command)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", printable(h.State), printable(h.Local.String()), remote, uid, pid, command)
 		}
 		w.Flush() // to a strings.Builder
 		if n := len(r.Holders) - rows; n > 0 {

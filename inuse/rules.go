@@ -321,30 +321,27 @@ func shares(g semantics.Binding) int {
 	return int(g.Options)
 }
 
-// candidates are the Configs that Advice may name, the simplest first, without those
-// that come to the same on this system.
+// candidates are the Configs that Advice may name, the simplest first: what was asked
+// for, and what can be had on this system.
 func (b *bind) candidates(c reuse.Config) []reuse.Config {
 	base := reuse.Config{DeferPort: c.DeferPort}
-	list := []reuse.Config{c, base, base, base, base, base, base}
-	list[2].Port = reuse.On
-	list[3].Addr = reuse.On
-	list[4].PortLB = reuse.On
-	list[5].Addr, list[5].Port = reuse.On, reuse.On
-	list[6].Exclusive = reuse.On
-	var seen []semantics.Options
-	return slices.DeleteFunc(list, func(c reuse.Config) bool {
-		options := b.options(c)
-		for o, s := range map[semantics.Option]reuse.Setting{
-			semantics.Addr: c.Addr, semantics.Port: c.Port, semantics.LB: c.PortLB, semantics.Excl: c.Exclusive,
-		} {
-			if s == reuse.On && !options.Has(o) && c != list[0] {
-				return true // not to be had here
+	list := []reuse.Config{c, base}
+	add := func(needs semantics.Options, change func(c *reuse.Config)) {
+		for _, o := range needs.List() {
+			if b.system.OptionName(o) == "" {
+				return
 			}
 		}
-		dup := slices.Contains(seen, options)
-		seen = append(seen, options)
-		return dup
-	})
+		with := base
+		change(&with)
+		list = append(list, with)
+	}
+	add(semantics.Options(semantics.Port), func(c *reuse.Config) { c.Port = reuse.On })
+	add(semantics.Options(semantics.Addr), func(c *reuse.Config) { c.Addr = reuse.On })
+	add(semantics.Options(semantics.LB), func(c *reuse.Config) { c.PortLB = reuse.On })
+	add(semantics.Opts(semantics.Addr, semantics.Port), func(c *reuse.Config) { c.Addr, c.Port = reuse.On, reuse.On })
+	add(semantics.Options(semantics.Excl), func(c *reuse.Config) { c.Exclusive = reuse.On })
+	return list
 }
 
 // advise says what makes the bind succeed.
