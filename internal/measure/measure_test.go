@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"runtime"
@@ -84,6 +85,17 @@ func deviates(goos, release string, p measure.Pair) bool {
 		p.Proto == semantics.TCP && p.First == measure.MappedWildcard && p.Second == measure.Mapped
 }
 
+// descriptors counts the open ones, where that is easy.
+func descriptors(t testing.TB) int {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		return 0
+	}
+	list, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	return len(list)
+}
+
 // compare measures every pair of addresses, options and protocols, and compares
 // each with the rules.
 func compare(t *testing.T, firstUser, secondUser int, second measure.Binder) {
@@ -93,7 +105,7 @@ func compare(t *testing.T, firstUser, secondUser int, second measure.Binder) {
 		t.Logf("not measured: %s: %v", a, err)
 	}
 	require.NotEmpty(t, list)
-	differences, unknown := 0, 0
+	differences, unknown, open := 0, 0, descriptors(t)
 	for _, p := range list {
 		want := measure.Outcome(s.Second(p.Bindings(firstUser, secondUser)))
 		got, err := measure.Measure(t.Context(), p, second)
@@ -113,6 +125,7 @@ func compare(t *testing.T, firstUser, secondUser int, second measure.Binder) {
 		}
 	}
 	assert.Zero(t, differences, "of %d", len(list))
+	assert.Equal(t, open, descriptors(t), "sockets that were left open")
 	t.Logf("%v %s: %d pairs measured, %d without a rule, %d differ", s, release, len(list), unknown, differences)
 	if runtime.GOOS == "linux" && len(missing) == 0 {
 		assert.Len(t, list, 3888)
@@ -161,6 +174,37 @@ func TestRulesAnotherUser(t *testing.T) {
 		t.Skip(said)
 	}
 	compare(t, 0, nobody, c)
+}
+
+// What every system does, and Wine.
+func TestMeasure(t *testing.T) {
+	switch runtime.GOOS {
+	case "js", "wasip1", "plan9":
+		_, err := measure.Measure(t.Context(), measure.Pair{Proto: semantics.TCP, State: semantics.Bound, First: measure.Specific, Second: measure.Specific}, measure.Here{})
+		require.ErrorIs(t, err, errors.ErrUnsupported)
+		return
+	}
+	c := child{testproc.Start(t, "serve")}
+	require.Equal(t, "ready", c.Receive())
+	for _, second := range []measure.Binder{measure.Here{}, c} {
+		for _, tt := range []struct {
+			p    measure.Pair
+			want string
+		}{
+			{measure.Pair{Proto: semantics.TCP, State: semantics.Listening, First: measure.Specific, Second: measure.Specific}, "b:bind:EADDRINUSE"},
+			{measure.Pair{Proto: semantics.UDP, State: semantics.Bound, First: measure.Wildcard, Second: measure.Wildcard}, "b:bind:EADDRINUSE"},
+			{measure.Pair{Proto: semantics.TCP, State: semantics.Bound, First: measure.Specific, Second: measure.Specific6}, "ok"},
+			{measure.Pair{Proto: semantics.UDP, State: semantics.Bound, First: measure.Wildcard, Second: measure.Wildcard6Only}, "ok"},
+		} {
+			if usable, missing := measure.Usable([]measure.Pair{tt.p}); len(usable) == 0 {
+				t.Logf("%v: %v", tt.p, missing)
+				continue
+			}
+			got, err := measure.Measure(t.Context(), tt.p, second)
+			require.NoError(t, err, "%v", tt.p)
+			assert.Equal(t, tt.want, got, "%v", tt.p)
+		}
+	}
 }
 
 // The twelve pairs of addresses of the tables.
