@@ -16,6 +16,11 @@
 //
 // Nothing on the system is changed and no address is bound to find something out.
 //
+// What Advice names is a Config, the one thing that this library can change. It also
+// says when another way is the better one: to close the socket that this process has
+// itself, to wait, or, if an older process of the same user has the address and
+// shares it, to take it over with package group.
+//
 // # What can be seen
 //
 //	          sockets      processes               users          bound only  dual-stack

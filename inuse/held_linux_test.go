@@ -125,6 +125,13 @@ func needUsers(t *testing.T) {
 	}
 }
 
+// ownName is what this program's processes are called.
+func ownName(t testing.TB) string {
+	b, err := os.ReadFile("/proc/self/comm")
+	require.NoError(t, err)
+	return strings.TrimSuffix(string(b), "\n")
+}
+
 // follow binds with a Config and does what Explain advises until a bind succeeds or
 // no Config is advised, and then shows that none succeeds. It returns the first
 // report, and the Config that bound.
@@ -267,7 +274,7 @@ func TestHeld(t *testing.T) {
 				}, h)
 			}
 			assert.Equal(t, tt.network, r.Network)
-			assert.Contains(t, r.Reason, " is held by pid "+strconv.Itoa(pid)+" (inuse.test, uid "+strconv.Itoa(tt.holder.UID)+"), ")
+			assert.Contains(t, r.Reason, " is held by pid "+strconv.Itoa(pid)+" ("+ownName(t)+", uid "+strconv.Itoa(tt.holder.UID)+"), ")
 			assert.Contains(t, r.Reason, tt.rule)
 			assert.Contains(t, strings.Join(r.Advice, " "), strings.ReplaceAll(tt.advice, "PID", strconv.Itoa(pid)))
 			list, err := Holders(t.Context(), tt.network, address)
@@ -450,18 +457,22 @@ func TestFamilies(t *testing.T) {
 	accepted, _, err := unix.Accept(fd)
 	require.NoError(t, err)
 	defer unix.Close(accepted)
-	for range 2 { // with the dual-stack listener, and in its place another
-		list, err := Holders(t.Context(), "tcp", ":80")
-		require.NoError(t, err)
-		require.Len(t, list, 2)
-		assert.Equal(t, listen, list[0].State)
-		assert.Equal(t, []string{"tcp4", "127.0.0.1:80"}, []string{list[1].Network, list[1].Local.String()})
-		require.NoError(t, unix.Close(fd))
-		only := spec{Proto: unix.IPPROTO_TCP, At: netip.MustParseAddrPort("[::1]:80"), V6Only: true, Listen: true}
-		fd, _, err = only.open()
-		require.NoError(t, err)
-	}
+	list, err := Holders(t.Context(), "tcp", ":80")
+	require.NoError(t, err)
+	require.Len(t, list, 2)
+	assert.Equal(t, []string{"tcp", "[::]:80", listen}, []string{list[0].Network, list[0].Local.String(), list[0].State})
+	assert.Equal(t, []string{"tcp4", "127.0.0.1:80", "ESTABLISHED"}, []string{list[1].Network, list[1].Local.String(), list[1].State})
 	require.NoError(t, unix.Close(fd))
+
+	at, _, _ := connection(t, raddr)
+	only := spec{Proto: unix.IPPROTO_TCP, At: netip.AddrPortFrom(netip.MustParseAddr("::1"), at.Port()), V6Only: true, Listen: true}
+	fd, _, err = only.open()
+	require.NoError(t, err)
+	defer unix.Close(fd)
+	list, err = Holders(t.Context(), "tcp", ":"+strconv.Itoa(int(at.Port())))
+	require.NoError(t, err)
+	require.Len(t, list, 2)
+	assert.Equal(t, []string{listen, "ESTABLISHED"}, []string{list[0].State, list[1].State})
 }
 
 // A link-local address has a zone.
@@ -479,7 +490,11 @@ func TestLinkLocal(t *testing.T) {
 	}{netip.MustParseAddr("fe80::1").As16(), 64, 1}
 	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(s), unix.SIOCSIFADDR, uintptr(unsafe.Pointer(&in6ifreq)))
 	require.Zero(t, e, "%v", e)
-	l, err := net.Listen("tcp6", "[fe80::1%lo]:80")
+	var l net.Listener
+	require.Eventually(t, func() bool { // until the kernel has checked the address
+		l, err = net.Listen("tcp6", "[fe80::1%lo]:80")
+		return !errors.Is(err, syscall.EADDRNOTAVAIL)
+	}, patience, tick)
 	require.NoError(t, err)
 	defer l.Close()
 	for address, n := range map[string]int{"[fe80::1%lo]:80": 1, "[::]:80": 1, "[fe80::1%other]:80": 0} {

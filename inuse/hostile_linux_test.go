@@ -304,5 +304,5 @@ func TestAllocations(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, list, 1)
 	assert.NotZero(t, list[0].PID)
-	assert.Equal(t, "inuse.test", list[0].Command)
+	assert.Equal(t, ownName(t), list[0].Command)
 }

@@ -25,6 +25,7 @@ func TestOutput(t *testing.T) {
 	assert.Equal(t, free, status, stderr)
 	assert.Equal(t, "tcp 127.0.0.1:8080\n\nNothing that is visible overlaps 127.0.0.1:8080.\n", stdout)
 
+	require.NoError(t, os.WriteFile("/proc/self/comm", []byte("server"), 0))
 	l, err := net.Listen("tcp4", "0.0.0.0:8080")
 	require.NoError(t, err)
 	defer l.Close()
@@ -33,8 +34,8 @@ func TestOutput(t *testing.T) {
 	assert.Equal(t, held, status, stderr)
 	assert.Equal(t, "tcp4 127.0.0.1:8080\n\n"+
 		"STATE   LOCAL         REMOTE  UID  "+fmt.Sprintf("%-*s", len(pid)+2, "PID")+"COMMAND\n"+
-		"LISTEN  0.0.0.0:8080  -       "+fmt.Sprintf("%-5s", uid)+pid+"  whoholds.test\n\n"+
-		"127.0.0.1:8080 is held by pid "+pid+" (whoholds.test, uid "+uid+"), listening on\n"+
+		"LISTEN  0.0.0.0:8080  -       "+fmt.Sprintf("%-5s", uid)+pid+"  server\n\n"+
+		"127.0.0.1:8080 is held by pid "+pid+" (server, uid "+uid+"), listening on\n"+
 		"0.0.0.0:8080. Linux refuses any overlapping bind beside a listening socket\n"+
 		"unless both set SO_REUSEPORT under the same user.\n\n"+
 		"- reuse.Config{Port: reuse.On} works if pid "+pid+" set SO_REUSEPORT too.\n"+
