@@ -79,17 +79,4 @@ func dualStack() bool {
 	return l.Addr().(*net.TCPAddr).IP.To4() == nil
 }
 
-// onSocket calls f with a listener's descriptor.
-func onSocket(l *net.TCPListener, f func(fd int) error) error {
-	rc, err := l.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var ferr error
-	if err := rc.Control(func(fd uintptr) { ferr = f(int(fd)) }); err != nil {
-		return err
-	}
-	return ferr
-}
-
 var errNotSteered = errors.New("no process has taken over")

@@ -15,9 +15,10 @@ import (
 	"example.com/reuse/group"
 )
 
-// Short connections a second, those of a group of two against those of one listener
-// with two accept loops, in turns, so that both see the same machine. The clients do
-// as little as possible: they connect and hang up.
+// Short connections a second: of a group of two, with and without Rescue, against
+// one listener with two accept loops, in turns, so that all see the same machine.
+// The clients do as little as possible: they connect and hang up. They share the
+// processors with the servers, so what is compared is the work for a connection.
 func BenchmarkAccept(b *testing.B) {
 	var accepted atomic.Int64
 	greet := func(l net.Listener) error {
@@ -36,15 +37,19 @@ func BenchmarkAccept(b *testing.B) {
 	for range 2 {
 		go func() { _ = greet(plain) }()
 	}
-	g, err := group.Config{Size: 2}.Listen(b.Context(), "tcp4", "127.0.0.1:0")
-	require.NoError(b, err)
-	go func() { _ = g.Serve(greet) }()
-	defer g.Close()
+	addresses := []net.Addr{plain.Addr()}
+	for _, rescue := range []bool{false, true} {
+		g, err := group.Config{Size: 2, Rescue: rescue}.Listen(b.Context(), "tcp4", "127.0.0.1:0")
+		require.NoError(b, err)
+		go func() { _ = g.Serve(greet) }()
+		defer g.Close()
+		addresses = append(addresses, g.Addr())
+	}
 
 	const turn, clients = 4_000, 2
-	var took [2]time.Duration
+	took := make([]time.Duration, len(addresses))
 	for b.Loop() {
-		for i, at := range []net.Addr{plain.Addr(), g.Addr()} {
+		for i, at := range addresses {
 			begin, before := time.Now(), accepted.Load()
 			var running sync.WaitGroup
 			for range clients {
@@ -71,7 +76,87 @@ func BenchmarkAccept(b *testing.B) {
 	n := float64(b.N) * turn
 	b.ReportMetric(n/took[0].Seconds(), "plain/s")
 	b.ReportMetric(n/took[1].Seconds(), "group/s")
-	b.ReportMetric(took[0].Seconds()/took[1].Seconds(), "ratio")
+	b.ReportMetric(took[0].Seconds()/took[1].Seconds(), "group/plain")
+	b.ReportMetric(took[1].Seconds()/took[2].Seconds(), "rescue/group")
+}
+
+// What accepting alone costs: full queues are emptied, by one listener with two accept
+// loops, and by a group of two.
+func BenchmarkAcceptQueued(b *testing.B) {
+	const queued = 3_000 // below somaxconn, all on one listener
+	var took [2]time.Duration
+	for b.Loop() {
+		for i := range took {
+			var listeners []net.Listener
+			if i == 0 {
+				l, err := net.Listen("tcp4", "127.0.0.1:0")
+				require.NoError(b, err)
+				listeners = []net.Listener{l, l}
+			} else {
+				g, err := group.Config{Size: 2}.Listen(b.Context(), "tcp4", "127.0.0.1:0")
+				require.NoError(b, err)
+				listeners = g.Listeners()
+			}
+			to := &unix.SockaddrInet4{Port: listeners[0].Addr().(*net.TCPAddr).Port, Addr: [4]byte{127, 0, 0, 1}}
+			for range queued {
+				require.NoError(b, hello(to))
+			}
+			var left atomic.Int64
+			left.Store(queued)
+			empty := make(chan struct{})
+			begin := time.Now()
+			for _, l := range listeners {
+				go func() {
+					for {
+						c, err := l.Accept()
+						if err != nil {
+							return
+						}
+						c.Close()
+						if left.Add(-1) == 0 {
+							close(empty)
+						}
+					}
+				}()
+			}
+			<-empty
+			took[i] += time.Since(begin)
+			for _, l := range listeners {
+				l.Close()
+			}
+		}
+	}
+	b.ReportMetric(float64(took[0].Nanoseconds())/float64(b.N*queued), "ns/plain")
+	b.ReportMetric(took[0].Seconds()/took[1].Seconds(), "group/plain")
+}
+
+// A hundred clients, and one of four listeners does not accept: how long the slowest
+// waits for his answer.
+func BenchmarkStalled(b *testing.B) {
+	var slowest time.Duration
+	for b.Loop() {
+		g, err := group.Config{Size: 4, Rescue: true}.Listen(b.Context(), "tcp4", "127.0.0.1:0")
+		require.NoError(b, err)
+		for _, l := range g.Listeners()[1:] {
+			go func() { _ = answer(l) }()
+		}
+		var clients sync.WaitGroup
+		var mu sync.Mutex
+		for range 100 {
+			clients.Go(func() {
+				begin := time.Now()
+				if err := ask(g.Addr().String()); err != nil {
+					b.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				slowest = max(slowest, time.Since(begin))
+			})
+		}
+		clients.Wait()
+		require.NoError(b, g.Close())
+	}
+	b.ReportMetric(float64(slowest.Milliseconds()), "slowest-ms")
 }
 
 // hello connects and hangs up, without a port that has to wait.

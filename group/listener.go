@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // A listener is what the user of a group accepts from: the group's socket itself, or,
@@ -21,8 +22,14 @@ type listener struct {
 	pumped   bool         // goroutines accept
 	accepted chan result  // from them
 
+	deadline sync.Mutex // orders changes of the socket's deadline
+	kicked   bool       // it is to stay until nobody accepts on the socket
+
+	waiting atomic.Int32  // calls of Accept
+	taken   atomic.Uint64 // connections that they returned
+
 	mu   sync.Mutex
-	kept []kept // what they had in hand when they ended
+	kept []kept // for the next call
 
 	ended   chan struct{}
 	endOnce sync.Once
@@ -48,6 +55,16 @@ func newListener(g *Group, l *net.TCPListener) (*listener, error) {
 }
 
 func (l *listener) Accept() (net.Conn, error) {
+	l.waiting.Add(1)
+	defer l.waiting.Add(-1)
+	conn, err := l.accept()
+	if err == nil {
+		l.taken.Add(1)
+	}
+	return conn, err
+}
+
+func (l *listener) accept() (net.Conn, error) {
 	for {
 		l.mode.RLock()
 		pumped, direct := l.pumped, l.member.direct
@@ -67,10 +84,15 @@ func (l *listener) Accept() (net.Conn, error) {
 			select {
 			case r := <-l.accepted:
 				return r.conn, r.err
+			case r := <-l.g.stalled:
+				return r.conn, r.err
 			case <-l.ended:
 			case <-direct:
 			}
-		case errors.Is(err, os.ErrDeadlineExceeded): // pumped from now on
+		case errors.Is(err, os.ErrDeadlineExceeded): // something has changed
+			if err := l.clearDeadline(); err != nil && !isClosed(err) {
+				return nil, err
+			}
 		case isClosed(err):
 			return nil, l.closedError("accept")
 		default:
@@ -79,17 +101,44 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
+// clearDeadline has the socket accept again, unless nobody is to.
+func (l *listener) clearDeadline() error {
+	l.deadline.Lock()
+	defer l.deadline.Unlock()
+	if l.kicked {
+		return nil
+	}
+	return l.member.l.SetDeadline(time.Time{})
+}
+
 // takeKept returns a connection that was kept, nil if there is none.
 func (l *listener) takeKept() net.Conn {
+	k, ok := l.popKept()
+	if !ok {
+		return nil
+	}
+	k.from.held.Add(-1)
+	return k.conn
+}
+
+func (l *listener) popKept() (k kept, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.kept) == 0 {
-		return nil
+		return k, false
 	}
-	k := l.kept[0]
-	l.kept = l.kept[1:]
-	k.from.held.Add(-1)
-	return k.conn
+	k, l.kept = l.kept[0], l.kept[1:]
+	return k, true
+}
+
+// keep leaves a connection to the next call of Accept.
+func (l *listener) keep(k kept) {
+	l.mu.Lock()
+	l.kept = append(l.kept, k)
+	l.mu.Unlock()
+	if l.isEnded() { // and nobody looks any more
+		l.abandonKept()
+	}
 }
 
 // abandonKept closes what is kept: nobody will accept it.

@@ -22,8 +22,6 @@ type pumping struct {
 	probes probes
 }
 
-var past = time.Unix(1, 0) // a deadline
-
 // pump lets goroutines accept on the group's sockets.
 func (g *Group) pump() error {
 	if g.direct != nil {
@@ -38,14 +36,14 @@ func (g *Group) pump() error {
 }
 
 func (l *listener) pump() error {
-	err := l.member.l.SetDeadline(past) // whoever accepts lets go
+	err := l.kick()
 	l.mode.Lock()
 	defer l.mode.Unlock()
+	err = errors.Join(err, l.endKick())
 	if isClosed(err) {
 		return nil
 	}
 	l.pumped = true
-	err = errors.Join(err, l.member.l.SetDeadline(time.Time{}))
 	l.member.start()
 	return err
 }
@@ -82,12 +80,27 @@ func (g *Group) takeLeft() []*member {
 
 func (l *listener) unpump() error {
 	l.pumped = false
-	err := l.member.l.SetDeadline(past)
+	err := l.kick()
 	<-l.member.done
-	if isClosed(err) {
+	if err = errors.Join(err, l.endKick()); isClosed(err) {
 		return nil
 	}
-	return errors.Join(err, l.member.l.SetDeadline(time.Time{}))
+	return err
+}
+
+// kick has whoever accepts on the socket let go, and nobody else begin.
+func (l *listener) kick() error {
+	l.deadline.Lock()
+	defer l.deadline.Unlock()
+	l.kicked = true
+	return l.member.l.SetDeadline(past)
+}
+
+func (l *listener) endKick() error {
+	l.deadline.Lock()
+	defer l.deadline.Unlock()
+	l.kicked = false
+	return l.member.l.SetDeadline(time.Time{})
 }
 
 // spare tells whether a member is no listener's own, but stands in while the group
@@ -109,6 +122,11 @@ func (m *member) run(probes *probes) {
 	defer close(m.done)
 	var ahead sync.WaitGroup
 	defer ahead.Wait()
+	for k, ok := m.to.popKept(); ok; k, ok = m.to.popKept() { // the user may not come for it
+		k.from.held.Add(-1)
+		m.held.Add(1)
+		ahead.Go(func() { m.deliver(k.conn) })
+	}
 	for {
 		conn, err := m.l.AcceptTCP()
 		switch {
@@ -127,6 +145,8 @@ func (m *member) run(probes *probes) {
 			}
 			select {
 			case m.to.accepted <- result{conn: conn}:
+				m.held.Add(-1)
+			case m.to.g.stalled <- result{conn: conn}:
 				m.held.Add(-1)
 			case <-probes.begun():
 				ahead.Go(func() { m.deliver(conn) })
@@ -154,16 +174,13 @@ func (m *member) pass(r result) bool {
 		select {
 		case to.accepted <- r:
 			return true
+		case to.g.stalled <- r:
+			return true
 		case <-m.direct:
 			if r.conn == nil {
 				return true // he will see the error himself
 			}
-			to.mu.Lock()
-			to.kept = append(to.kept, kept{r.conn, m})
-			to.mu.Unlock()
-			if to.isEnded() { // and nobody looks any more
-				to.abandonKept()
-			}
+			to.keep(kept{r.conn, m})
 			return false
 		case <-to.ended:
 		}

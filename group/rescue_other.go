@@ -1,0 +1,7 @@
+//go:build !unix
+
+package group
+
+const canRescue = false
+
+func (g *Group) rescue() {}
