@@ -278,11 +278,11 @@ func dualStack() bool {
 	return true
 }
 
-// unseen says which sockets this kernel does not show.
+// unseen says which sockets this kernel does not show, as a sentence behind others.
 func unseen(p semantics.Proto) string {
 	release, _ := uname()
 	if p == semantics.TCP && olderThan(release, 6, 8) {
-		return "Linux shows TCP sockets that are bound and do not listen from 6.8 on, and this is " + release
+		return " Linux shows TCP sockets that are bound and do not listen from 6.8 on, and this is " + release + "."
 	}
 	return ""
 }

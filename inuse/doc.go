@@ -1,5 +1,5 @@
 // Package inuse answers the question that "address already in use" leaves open: who
-// holds the address, by which rule of the kernel that is in the way, and which
+// holds the address, by which rule of the kernel it is in the way, and which
 // [reuse.Config] would be admitted.
 //
 //	l, err := c.Listen(ctx, "tcp", ":8080")
@@ -44,9 +44,8 @@
 // # Linux
 //
 // The sockets are those of the caller's network namespace. A socket of the same
-// address in another one is not in the way, and one that a container's port mapping
-// made is of the mapping process. To see other users' processes takes root or
-// CAP_SYS_PTRACE, and a /proc without hidepid.
+// address in another one is not in the way. To see other users' processes takes root
+// or CAP_SYS_PTRACE, and a /proc without hidepid.
 //
 // A Multipath TCP socket is seen as a TCP one. A connection that waits to be accepted,
 // or that its process has closed, belongs to no process; its user is told as -1 if

@@ -47,6 +47,8 @@ func Explain(ctx context.Context, c reuse.Config, err error) (*Report, error) {
 	x := explainer{ctx: ctx, config: c, err: err, Report: &Report{}}
 	if !errors.As(err, &x.op) {
 		x.op = &net.OpError{}
+	} else if x.op == nil {
+		return nil, fmt.Errorf("inuse: %w: a nil *net.OpError", os.ErrInvalid)
 	}
 	x.dial = x.op.Op == "dial"
 	x.Network = printable(x.op.Net)
@@ -98,8 +100,7 @@ func (x *explainer) explain() error {
 	switch {
 	case x.err == nil:
 		return fmt.Errorf("inuse: %w: there is no error to explain", os.ErrInvalid)
-	case x.op.Op != "" && x.op.Err == nil: // which could not be printed
-		x.err = errors.New("a question")
+	case x.op.Op != "" && x.op.Err == nil:
 		return x.inUse(false)
 	case errors.Is(x.err, reuse.ErrSelfDial):
 		x.reason("The local and the remote address of the connection are the same, %s, so the socket was connected to itself.", x.Address)
@@ -222,9 +223,7 @@ func (x *explainer) decide(b *bind) {
 			x.reason("Nothing that is visible overlaps %s now: what did has gone meanwhile, or is not shown.", x.Address)
 			x.advise("Try again.")
 		}
-		if s := unseen(b.proto); s != "" {
-			x.Reason += " " + s + "."
-		}
+		x.Reason += unseen(b.proto)
 		return
 	}
 	list := b.classes(x.Holders)
@@ -233,7 +232,7 @@ func (x *explainer) decide(b *bind) {
 	if holder == nil {
 		x.reason("%s.", x.heldBy(list[0]))
 		if b.refused {
-			x.Reason += " By " + b.system.Title() + "'s rules none of them refuses this bind: what did has gone meanwhile, or is not shown."
+			x.Reason += " By " + b.system.Title() + "'s rules none of them refuses this bind: what did has gone meanwhile, or is not shown." + unseen(b.proto)
 		}
 	} else {
 		x.reason("%s. %s", x.heldBy(holder), why.Rule.Text)

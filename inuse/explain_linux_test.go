@@ -351,6 +351,7 @@ func TestQuestion(t *testing.T) {
 	if !testproc.Netns(t) {
 		return
 	}
+	needBoundOnly(t)
 	s := spec{Proto: unix.IPPROTO_TCP, At: netip.MustParseAddrPort("127.0.0.1:0"), Options: raddr}
 	fd, at, err := s.open()
 	require.NoError(t, err)
@@ -380,6 +381,11 @@ func TestNothingToExplain(t *testing.T) {
 	assert.ErrorIs(t, err, os.ErrInvalid)
 	_, err = Explain(ctx, reuse.Config{}, io.EOF)
 	assert.ErrorIs(t, err, io.EOF)
+	for _, op := range []*net.OpError{nil, {}} {
+		r, err := Explain(ctx, reuse.Config{}, op)
+		assert.Error(t, err)
+		assert.Nil(t, r)
+	}
 	_, err = net.Listen("tcp4", "nonsense")
 	require.Error(t, err)
 	_, e := Explain(ctx, reuse.Config{}, err)

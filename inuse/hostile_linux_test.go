@@ -239,6 +239,16 @@ func TestConcurrent(t *testing.T) {
 	assert.Equal(t, before, descriptors(t))
 }
 
+// Which kernels show what is bound only is told by their release.
+func TestOlderThan(t *testing.T) {
+	t.Parallel()
+	for release, older := range map[string]bool{
+		"5.10.0-30-amd64": true, "6.1": true, "6.7.12": true, "6.8.0": false, "6.18.44-x": false, "10.0": false, "": false, "nonsense": false,
+	} {
+		assert.Equal(t, older, olderThan(release, 6, 8), release)
+	}
+}
+
 // Without descriptors, or without /proc, nothing is invented.
 func TestStarved(t *testing.T) {
 	if !testproc.Netns(t) {
