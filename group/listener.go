@@ -131,16 +131,6 @@ func (l *listener) popKept() (k kept, ok bool) {
 	return k, true
 }
 
-// keep leaves a connection to the next call of Accept.
-func (l *listener) keep(k kept) {
-	l.mu.Lock()
-	l.kept = append(l.kept, k)
-	l.mu.Unlock()
-	if l.isEnded() { // and nobody looks any more
-		l.abandonKept()
-	}
-}
-
 // abandonKept closes what is kept: nobody will accept it.
 func (l *listener) abandonKept() {
 	for {

@@ -124,6 +124,16 @@ func (l *listener) give(k kept, to *listener) {
 	}
 }
 
+// keep leaves a connection to the next call of Accept.
+func (l *listener) keep(k kept) {
+	l.mu.Lock()
+	l.kept = append(l.kept, k)
+	l.mu.Unlock()
+	if l.isEnded() { // and nobody looks any more
+		l.abandonKept()
+	}
+}
+
 // wake has those who wait on the socket look for what is kept. They clear the
 // deadline.
 func (l *listener) wake() {

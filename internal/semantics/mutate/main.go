@@ -1,11 +1,13 @@
+//go:build !android && !ios
+
 // Mutate shows that the tests of package semantics would notice if a clause of a
 // rule were wrong. From the root of the module:
 //
 //	go run ./internal/semantics/mutate
 //
 // Every condition in the rules is made true, made false and inverted, every part
-// of one made true and false, every assignment left out, every errno and every "newest" and "oldest" exchanged, one
-// at a time, and the package's tests are run. A mutant that they pass has
+// of one made true and false, every assignment left out, every errno and every
+// "newest" and "oldest" exchanged, one at a time, and the package's tests are run. A mutant that they pass has
 // survived: the program lists those that the file survivors does not explain and
 // ends with status 1, also if survivors explains one that there is not.
 //
