@@ -266,6 +266,8 @@ func (x *explainer) release(b *bind, list []*class, verdicts []verdict) {
 		x.advise("The kernel frees the port when it forgets the connection; TIME_WAIT lasts a minute on Linux.")
 	case h.State == listen && shares && h.UID == b.user && runtime.GOOS == "linux":
 		x.advise("If pid %d is an older process of this server, package group takes the address over from it, with TakeOver here and Drain there.", h.PID)
+	case hopeless:
+		x.advise("End the process, or use another port.")
 	default:
 		x.advise("Otherwise end the process, or use another port.")
 	}
