@@ -44,7 +44,9 @@
 // [errors.ErrUnsupported]. The fields of [Config] say which option each one is.
 // How this is known stands with each field of [Config] and below: measured on a
 // running kernel of that version, read in the kernel's source, or the vendor's
-// document. [Option.Supported] asks the running system.
+// document. [Option.Supported] asks the running system. What becomes of every pair
+// of binds, with all that is known of each system, is in docs/semantics.md, which
+// is made from the rules in internal/semantics.
 //
 // # Linux, Android
 //
@@ -112,3 +114,5 @@
 // the administrator has set soreuseport_lb. js, wasip1 and Plan 9 have no socket
 // options: what is On fails.
 package reuse
+
+//go:generate go run ./internal/docs

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"example.com/reuse/internal/semantics"
+	"example.com/reuse/internal/testproc"
+)
+
+func TestMain(m *testing.M) { testproc.Main(m, nil) }
+
+// tree returns the root of the repository, or skips where the test binary runs
+// without it.
+func tree(t testing.TB) string {
+	t.Helper()
+	root := filepath.Join("..", "..")
+	if _, err := os.Stat(filepath.Join(root, "doc.go")); err != nil {
+		t.Skipf("this test reads the repository: %v", err)
+	}
+	return root
+}
+
+func TestFresh(t *testing.T) {
+	t.Parallel()
+	root := tree(t)
+	for name, want := range pages() {
+		got, err := os.ReadFile(filepath.Join(root, "docs", name))
+		require.NoError(t, err)
+		assert.Equal(t, want, strings.ReplaceAll(string(got), "\r\n", "\n"), "docs/%s is stale: run go generate", name)
+	}
+}
+
+func TestWrite(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	require.NoError(t, write(dir))
+	for name, want := range pages() {
+		got, err := os.ReadFile(filepath.Join(dir, name))
+		require.NoError(t, err)
+		assert.Equal(t, want, string(got))
+	}
+	require.ErrorIs(t, write(filepath.Join(dir, "absent")), os.ErrNotExist)
+}
+
+// What the pages say is in tables whose rows are all as long, and no cell is
+// empty but the first of a heading.
+func TestTables(t *testing.T) {
+	t.Parallel()
+	for name, text := range pages() {
+		columns, tables := 0, 0
+		for line := range strings.SplitSeq(text, "\n") {
+			if !strings.HasPrefix(line, "|") {
+				columns = 0
+				continue
+			}
+			cells := strings.Split(strings.Trim(line, "|"), "|")
+			if columns == 0 {
+				columns, cells = len(cells), cells[1:]
+				tables++
+			} else {
+				require.Len(t, cells, columns, "%s: %s", name, line)
+			}
+			for _, c := range cells {
+				require.NotEmpty(t, strings.TrimSpace(c), "%s: %s", name, line)
+			}
+		}
+		assert.Greater(t, tables, 20, name)
+	}
+}
+
+func TestLinks(t *testing.T) {
+	t.Parallel()
+	root := tree(t)
+	all := pages()
+	anchors := func(page string) []string {
+		var list []string
+		for line := range strings.SplitSeq(all[page], "\n") {
+			if heading := strings.TrimLeft(line, "#"); heading != line {
+				list = append(list, anchor(strings.TrimSpace(heading)))
+			}
+		}
+		return list
+	}
+	target := regexp.MustCompile(`\]\(([^)#]*)(#[^)]*)?\)`)
+	for name, text := range all {
+		list := anchors(name)
+		assert.Len(t, slices.Compact(slices.Sorted(slices.Values(list))), len(list), "%s: two headings have the same anchor", name)
+		for _, m := range target.FindAllStringSubmatch(text, -1) {
+			if file := m[1]; file != "" {
+				_, err := os.Stat(filepath.Join(root, "docs", file))
+				assert.NoError(t, err, m[0])
+				continue
+			}
+			assert.Contains(t, list, m[2], name)
+		}
+	}
+}
+
+// Every system has a section, and names the file that has its rules.
+func TestEverySystem(t *testing.T) {
+	t.Parallel()
+	root := tree(t)
+	for _, s := range semantics.Systems() {
+		assert.NotEmpty(t, headingOf(s), s.Name())
+		text, err := os.ReadFile(filepath.Join(root, "internal", "semantics", rulesFile(s)))
+		require.NoError(t, err)
+		assert.Contains(t, string(text), `"`+s.Title()+`"`, s.Name())
+	}
+}
+
+// A reader who goes through the columns, and takes the last one whose options
+// both sockets have, finds what the rules say.
+func TestLastColumnThatFits(t *testing.T) {
+	t.Parallel()
+	all := slices.Concat(pairs4(), pairs6())
+	pairs := 0
+	for _, s := range semantics.Systems() {
+		for _, user := range []int{me, other} {
+			list, _ := classes(s, all, user)
+			list = ordered(list)
+			for _, a := range sets(s) {
+				for _, b := range sets(s) {
+					var found class
+					for _, c := range list {
+						if slices.ContainsFunc(c.smallest(), func(q optionPair) bool { return q.within(optionPair{a, b}) }) {
+							found = c
+						}
+					}
+					require.NotNil(t, found.cells, "%s: %v, %v", s.Name(), a, b)
+					for i, pl := range all {
+						want, _ := cell(s, pl, a, b, user)
+						assert.Equal(t, want, found.cells[i], "%s: %v, %v", s.Name(), a, b)
+						pairs++
+					}
+				}
+			}
+		}
+	}
+	assert.Greater(t, pairs, 5000)
+}
+
+// Where both on does what neither does, there is a column for that.
+func TestDivided(t *testing.T) {
+	t.Parallel()
+	a := semantics.Opts(semantics.Addr)
+	list := ordered([]class{{members: []optionPair{{0, 0}, {a, a}}}, {members: []optionPair{{a, 0}, {0, a}}}})
+	require.Len(t, list, 3)
+	assert.Equal(t, "none", list[0].name())
+	assert.Equal(t, "ADDR on the first; ADDR on the second", list[1].name())
+	assert.Equal(t, "ADDR on both", list[2].name())
+}
+
+func TestCell(t *testing.T) {
+	t.Parallel()
+	find := func(name string) semantics.System {
+		s, err := semantics.Find(name)
+		require.NoError(t, err)
+		return s
+	}
+	addr, port := semantics.Opts(semantics.Addr), semantics.Opts(semantics.Port)
+	for _, tt := range []struct {
+		system string
+		places [2]place
+		a, b   semantics.Options
+		user   int
+		want   string
+	}{
+		{"linux", [2]place{specific(), specific()}, addr, addr, me, "unless listening ᵐ"},
+		{"linux", [2]place{specific(), wildcard()}, port, port, me, "yes ᵐ"},
+		{"linux", [2]place{specific(), wildcard()}, port, port, other, "no ᵐ"},
+		{"illumos", [2]place{specific(), specific()}, 0, addr, me, "UDP only ˢ"},
+		{"windows", [2]place{wildcard(), specific()}, 0, 0, other, "WSAEACCES ᵛ"},
+		{"darwin", [2]place{group(), group()}, addr, addr, me, "TCP EAFNOSUPPORT, UDP yes ˢ"},
+		{"plan9", [2]place{specific(), specific()}, 0, 0, me, "not known"},
+		{"js", [2]place{specific(), specific()}, 0, 0, me, "no ˢ"},
+	} {
+		got, known := cell(find(tt.system), tt.places, tt.a, tt.b, tt.user)
+		assert.Equal(t, tt.want, got, "%s %v", tt.system, tt.places)
+		assert.Len(t, known, 3)
+	}
+	assert.Equal(t, "with LB ᵐ", taken(find("freebsd-14"), specific(), wildcard(), specific(), me))
+	assert.Equal(t, "no ᵐ", taken(find("linux"), wildcard(), specific(), specific(), me))
+	assert.Equal(t, "with no option ᵛ", taken(find("windows"), wildcard(), specific(), specific(), me))
+	assert.Equal(t, "beside ᵐ", taken(find("netbsd"), specific(), wildcard(), specific(), me))
+	assert.Equal(t, "yes ᵐ", leftovers(find("netbsd"), 0, addr))
+	assert.Equal(t, "open: not known; TIME_WAIT: yes ⁱ", leftovers(find("windows"), 0, 0))
+}
