@@ -1,0 +1,258 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/perf/benchmath"
+	"golang.org/x/sys/unix"
+
+	"example.com/reuse/internal/term"
+)
+
+// results is all that was measured, and on what.
+type results struct {
+	machine      machine
+	descriptions []description
+	calls        []series
+	live, queued []series
+	handOvers    []handOver
+}
+
+type machine struct {
+	cpu    string
+	kernel string
+	load   string // when it began
+	date   time.Time
+}
+
+func thisMachine() (m machine, err error) {
+	m = machine{cpu: "unknown processor", date: time.Now()}
+	info, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return m, err
+	}
+	for line := range strings.Lines(string(info)) {
+		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
+			m.cpu = strings.TrimSpace(value)
+			break
+		}
+	}
+	load, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return m, err
+	}
+	m.load, _, _ = strings.Cut(string(load), " ")
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return m, os.NewSyscallError("uname", err)
+	}
+	m.kernel, _, _ = strings.Cut(unix.ByteSliceToString(u.Release[:]), "-")
+	return m, nil
+}
+
+// A target is what this library wants to be, and what it is.
+type target struct {
+	text, figure string
+	met          bool
+}
+
+// slowest is the most that this library may take, with the hand-written Control at 1.
+const slowest = 1.03
+
+func (r *results) targets() (list []target) {
+	for _, s := range r.calls {
+		ratio := s.ratio(ours, hand)
+		list = append(list, target{
+			fmt.Sprintf("%s: at most %.2f times the hand-written", s.name, slowest), spread(ratio), ratio.Center <= slowest,
+		})
+	}
+	for _, s := range r.calls[:2] {
+		closest, name := benchmath.Summary{Center: math.Inf(-1)}, ""
+		for _, w := range s.ways {
+			if w == plain || w == hand || w == ours {
+				continue
+			}
+			if ratio := s.ratio(ours, w); ratio.Center > closest.Center {
+				closest, name = ratio, w
+			}
+		}
+		list = append(list, target{s.name + ": faster than every other library", spread(closest) + " times " + name, closest.Center < 1})
+	}
+	s := r.calls[0]
+	mine, others := s.allocs(ours), []string{}
+	fewest := true
+	for _, w := range s.ways {
+		if w == plain || w == ours {
+			continue
+		}
+		others = append(others, fmt.Sprintf("%s %.0f", w, s.allocs(w)))
+		fewest = fewest && mine <= s.allocs(w)
+	}
+	list = append(list, target{"Listen: fewest allocations of all that share", fmt.Sprintf("%.0f; %s", mine, strings.Join(others, ", ")), fewest})
+	for _, s := range []struct {
+		what string
+		list []series
+	}{{"live", r.live}, {"queued", r.queued}} {
+		// A rate is the other way round than a time.
+		ratio := s.list[1].ratio(plain, groupWay)
+		list = append(list, target{
+			fmt.Sprintf("connections a second, %s: a group of 2 has at least %.2f of one net.Listen with two loops", s.what, 1/slowest),
+			spread(ratio), ratio.Center >= 1/slowest,
+		})
+	}
+	h := r.handOvers[0]
+	return append(list, target{"hand-over: nothing lost", fmt.Sprintf("%d of %s", h.lost, term.Number(h.sent)), h.lost == 0})
+}
+
+// spread prints a median and its bounds.
+func spread(s benchmath.Summary) string {
+	if math.IsInf(s.Lo, 0) || math.IsInf(s.Hi, 0) {
+		return fmt.Sprintf("%.2f (too few turns for bounds)", s.Center)
+	}
+	return fmt.Sprintf("%.2f (%.2f–%.2f)", s.Center, s.Lo, s.Hi)
+}
+
+// beside prints a ratio; that of a way to itself is 1 and nothing that was measured.
+func (s series) beside(way, to string) string {
+	if way == to {
+		return "1"
+	}
+	return spread(s.ratio(way, to))
+}
+
+// page is the part of docs/benchmarks.md that this program writes.
+func (r *results) page() string {
+	var b strings.Builder
+	p := func(format string, a ...any) { fmt.Fprintf(&b, format+"\n", a...) }
+	row := func(cells ...string) { p("| %s |", strings.Join(cells, " | ")) }
+	head := func(cells ...string) {
+		row(cells...)
+		p("|%s", strings.Repeat("---|", len(cells)))
+	}
+
+	m := r.machine
+	p("%s, %d processors, Linux %s, %s, %s; the load average was %s when it began.",
+		m.cpu, runtime.NumCPU(), m.kernel, runtime.Version(), m.date.Format("2 January 2006"), m.load)
+	p("`hand` is a `net.ListenConfig` or `net.Dialer` with a Control function written by hand")
+	p("that sets SO_REUSEPORT and nothing else; `net` is package net, which does not share; `reuse`")
+	p("has `Port: On`; `group` is package group. All on tcp4 or udp4 and 127.0.0.1, without Multipath")
+	p("TCP unless it is named. Figures are ratios: 1.05 (1.04–1.07) is a median of 1.05 times")
+	p("`hand`, which lies from 1.04 to 1.07 with a confidence of 95%%.\n")
+	version := versions()
+	var list []string
+	for _, w := range ways() {
+		if w.module != "" {
+			list = append(list, fmt.Sprintf("`%s` %s %s", w.name, w.module, version[w.module]))
+		}
+	}
+	const flip = "github.com/cloudflare/tableflip"
+	p("The others: %s; `%s` %s %s.\n", strings.Join(list, "; "), flipWay, flip, version[flip])
+	p("![time beside a Control function written by hand](benchmarks.svg)\n")
+
+	p("### Targets\n")
+	head("", "", "measured")
+	for _, t := range r.targets() {
+		met := "met"
+		if !t.met {
+			met = "**missed**"
+		}
+		row(t.text, met, t.figure)
+	}
+
+	p("\n### One socket, and Close\n")
+	p("Time of the processors, to that of `hand`, and allocations a call; the µs are by the clock,")
+	p("others' work included. Dial is from the local address 127.0.0.1:0.\n")
+	for _, s := range r.calls {
+		head(s.name, "time", "allocations", "µs")
+		for i, w := range s.ways {
+			row("`"+w+"`", s.beside(w, hand), fmt.Sprintf("%.0f", s.allocs(w)), fmt.Sprintf("%.1f", summary(s.wall[i]).Center/1000))
+		}
+		p("")
+	}
+
+	p("### Short connections\n")
+	p("Connections a second to those of `hand`, over 1, 2 and 4 listeners with an accept loop")
+	p("each; `net` has one listener with as many loops. Two clients connect, send")
+	p("a byte and hang up. Live: the clients run on the same processors, and the kernel's")
+	p("work for their connects is most of it. Queued: the connections are in the queues")
+	p("before the loops begin, so this is the accepting alone.\n")
+	for _, kind := range []struct {
+		name string
+		list []series
+	}{{"live", r.live}, {"queued", r.queued}} {
+		cells := []string{kind.name}
+		for _, s := range kind.list {
+			cells = append(cells, s.name)
+		}
+		head(append(cells, "per second, 2")...)
+		for _, w := range kind.list[0].ways {
+			cells := []string{"`" + w + "`"}
+			for _, s := range kind.list {
+				cells = append(cells, s.beside(hand, w))
+			}
+			row(append(cells, term.Number(int(1e9/summary(kind.list[1].of(w)).Center)))...)
+		}
+		p("")
+	}
+
+	p("### Hand-over beside tableflip\n")
+	p("Servers restart under %s connections a second, each with one request. Taking over is", term.Number(loaders*pace))
+	p("from the order to restart until the new process serves, its start included; retiring is from")
+	p("then until the old process has ended. Milliseconds, and p99 of a connection from connect to answer.\n")
+	head("", "restarts", "connections", "lost", "taking over", "retiring", "p99 in quiet", "p99 in the hand-over", "ratio")
+	for _, h := range r.handOvers {
+		quiet, handing := quantile(h.quiet, 0.99), quantile(h.handing, 0.99)
+		row("`"+h.kind+"`", term.Number(h.restarts), term.Number(h.sent), term.Number(h.lost),
+			fmt.Sprintf("%.1f", quantile(h.start, 0.5)), fmt.Sprintf("%.1f", quantile(h.retire, 0.5)),
+			fmt.Sprintf("%.2f", quiet), fmt.Sprintf("%.2f", handing), fmt.Sprintf("%.2f", handing/quiet))
+	}
+	p("\nThese are two kinds. tableflip's old process starts the new one and passes it the")
+	p("descriptor of the socket: there is one queue, which nobody has to drain, and the old process only")
+	p("stops accepting. The new process is its child, with its executable's path, its environment and")
+	p("its limits. A group's new process opens sockets of its own and may be started by anybody who")
+	p("runs as the same user, a service manager or a container for example; the old one must drain its queue.\n")
+
+	p("### What the others set\n")
+	p("Read from a listener of each, on tcp4, where a name is not that of an option. These")
+	p("differences are part of the times above.\n")
+	head(append([]string{""}, descriptionHeads()...)...)
+	for _, d := range r.descriptions {
+		row(append([]string{"`" + d.way + "`"}, d.options...)...)
+	}
+	return b.String()
+}
+
+// What is between these lines of docs/benchmarks.md is this program's. The rest is not.
+const (
+	pageBegin = "<!-- go run . in internal/bench writes from here -->\n"
+	pageEnd   = "<!-- to here -->\n"
+)
+
+// write puts text in its place in a folder's page, and the chart beside it.
+func write(folder, text string, chart []byte) error {
+	path := filepath.Join(folder, "benchmarks.md")
+	old, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	before, rest, ok := bytes.Cut(old, []byte(pageBegin))
+	_, after, ok2 := bytes.Cut(rest, []byte(pageEnd))
+	if !ok || !ok2 {
+		return fmt.Errorf("%s lacks the lines that say which part of it is written", path)
+	}
+	page := slices.Concat(before, []byte(pageBegin), []byte(text), []byte(pageEnd), after)
+	if err := os.WriteFile(path, page, 0o644); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(folder, "benchmarks.svg"), chart, 0o644)
+}
