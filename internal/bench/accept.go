@@ -122,11 +122,12 @@ const clients = 2
 // connect makes connections. It waits where the server is too far behind, since
 // a full queue costs a client a second.
 func (s *server) connect(connections int, behind func(made int64) bool) error {
-	to := &unix.SockaddrInet4{Port: s.listeners[0].Addr().(*net.TCPAddr).Port, Addr: [4]byte{127, 0, 0, 1}}
+	port := s.listeners[0].Addr().(*net.TCPAddr).Port
 	var made atomic.Int64
 	errs := make(chan error, clients)
 	for i := range clients {
 		go func() {
+			to := &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}} // Connect writes to it
 			for n := i; n < connections; n += clients {
 				for begin := time.Now(); behind(made.Load()); runtime.Gosched() {
 					if time.Since(begin) > patience {
