@@ -97,10 +97,10 @@ func serveFlip(address string, orders <-chan os.Signal, over <-chan struct{}) er
 	var a answerer
 	served := make(chan error, 1)
 	go func() { served <- a.accept(l) }()
+	fmt.Println("ready", os.Getpid(), l.Addr()) // before the old one may be gone
 	if err := upgrader.Ready(); err != nil {
 		return err
 	}
-	fmt.Println("ready", os.Getpid(), l.Addr())
 	select {
 	case <-orders:
 		if err := upgrader.Upgrade(); err != nil {
