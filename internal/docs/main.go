@@ -1,5 +1,5 @@
-// Command docs writes docs/semantics.md from the rules in
-// internal/semantics. A test compares the committed page with what it writes.
+// Command docs writes docs/semantics.md and docs/claims.md from the rules in
+// internal/semantics. A test compares the committed pages with what it writes.
 //
 // go generate, in the root folder, runs it.
 package main
@@ -31,5 +31,5 @@ func write(dir string) error {
 
 // pages returns the text of each page by its file's name.
 func pages() map[string]string {
-	return map[string]string{"semantics.md": semanticsPage()}
+	return map[string]string{"semantics.md": semanticsPage(), "claims.md": claimsPage()}
 }

@@ -35,7 +35,7 @@ func semanticsPage() string {
 	var p page
 	p.WriteString(generated)
 	p.par("# Who may share an address, system by system")
-	p.par("Two sockets want one port. Whether the second gets it, and who then gets the traffic, is different on every system. This page is written by `go generate` from the rules in [internal/semantics](../internal/semantics), which are tested against every pair of binds that was measured.")
+	p.par("Two sockets want one port. Whether the second gets it, and who then gets the traffic, is different on every system. This page is written by `go generate` from the rules in [internal/semantics](../internal/semantics), which are tested against every pair of binds that was measured. What other documents say of it is weighed in [claims.md](claims.md).")
 	p.par("For the system that you have, `go run ./examples/matrix` binds every pair and compares.")
 	p.par("## Contents")
 	var items []string
@@ -492,8 +492,8 @@ func connecting(p *page) {
 
 func late(p *page) { facts(p, semantics.Late) }
 
-// net is what package net sets on a TCP listener.
-func net(s semantics.System) semantics.Options {
+// netSets is what package net sets on a TCP listener.
+func netSets(s semantics.System) semantics.Options {
 	if s.OptionName(semantics.Addr) == "" || strings.HasPrefix(s.Name(), "windows") {
 		return 0
 	}
@@ -508,7 +508,7 @@ func taken(s semantics.System, first, second, to place, user int) string {
 	beside, unknown := false, false
 	v := variants()[1]
 	for _, o := range sets(s) {
-		a, b := binding(v, first, net(s), me), binding(v, second, o, user)
+		a, b := binding(v, first, netSets(s), me), binding(v, second, o, user)
 		answer := s.Second(a, b)
 		known = append(known, answer.Known)
 		if !answer.OK() {
