@@ -114,12 +114,16 @@ func (r *results) targets() (list []target) {
 	return append(list, target{"hand-over: nothing lost", fmt.Sprintf("%d of %s", h.lost, term.Number(h.sent)), h.lost == 0})
 }
 
-// spread prints a median and its bounds.
+// spread prints a median and its bounds, with the digits that they are good for.
 func spread(s benchmath.Summary) string {
 	if math.IsInf(s.Lo, 0) || math.IsInf(s.Hi, 0) {
 		return fmt.Sprintf("%.2f (too few turns for bounds)", s.Center)
 	}
-	return fmt.Sprintf("%.2f (%.2f–%.2f)", s.Center, s.Lo, s.Hi)
+	digits := 2
+	if s.Hi-s.Lo < 0.1 {
+		digits = 3
+	}
+	return fmt.Sprintf("%.*f (%.*f–%.*f)", digits, s.Center, digits, s.Lo, digits, s.Hi)
 }
 
 // beside prints a ratio; that of a way to itself is 1 and nothing that was measured.
@@ -146,8 +150,8 @@ func (r *results) page() string {
 	p("`hand` is a `net.ListenConfig` or `net.Dialer` with a Control function written by hand")
 	p("that sets SO_REUSEPORT and nothing else; `net` is package net, which does not share; `reuse`")
 	p("has `Port: On`; `group` is package group. All on tcp4 or udp4 and 127.0.0.1, without Multipath")
-	p("TCP unless it is named. Figures are ratios: 1.05 (1.04–1.07) is a median of 1.05 times")
-	p("`hand`, which lies from 1.04 to 1.07 with a confidence of 95%%.\n")
+	p("TCP unless it is named. Figures are ratios: 1.050 (1.042–1.057) is a median of 1.05 times")
+	p("`hand`, which lies from 1.042 to 1.057 with a confidence of 95%%.\n")
 	version := versions()
 	var list []string
 	for _, w := range ways() {
