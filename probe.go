@@ -35,7 +35,7 @@ func probed(o Option) error {
 		return answers.errors[o]
 	}
 	err := try(e)
-	if err == nil || sockopt.Unsupported(err) {
+	if err == nil || unsupported(err) {
 		answers.known |= set(o)
 		answers.errors[o] = err
 	}
@@ -63,6 +63,12 @@ func try(e entry) error {
 		failure = err
 	}
 	return inconclusive{failure}
+}
+
+// unsupported tells whether err says that an option does not exist.
+func unsupported(err error) bool {
+	var i inconclusive
+	return !errors.As(err, &i) && sockopt.Unsupported(err)
 }
 
 // inconclusive is an error that tells nothing about an option, even if it is one

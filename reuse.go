@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-
-	"example.com/reuse/internal/sockopt"
 )
 
 // A Setting is what a [Config] asks of one option.
@@ -394,7 +392,7 @@ func (e *OptionError) Unwrap() error { return e.Err }
 // Is reports that e is [errors.ErrUnsupported] if the system, or this kind of
 // socket, lacks the option, whichever errno it has for that.
 func (e *OptionError) Is(target error) bool {
-	return target == errors.ErrUnsupported && e.Err != nil && sockopt.Unsupported(e.Err)
+	return target == errors.ErrUnsupported && e.Err != nil && unsupported(e.Err)
 }
 
 // A refusal is an option that this system or this socket cannot have, and why.
