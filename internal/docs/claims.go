@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -39,17 +40,17 @@ func claims() []claim {
 			present, judgeDead, []string{"internal/docs.TestKilledProcess"}},
 		{"Without SO_REUSEADDR a server cannot restart while TIME_WAIT lasts",
 			"A and B: bind fails while such ends remain. With SO_REUSEADDR it succeeds at once, on every Unix and on Windows.",
-			present, func(s semantics.System) finding { return judgeRestart(s, true, semantics.TimeWait) },
+			present, func(s semantics.System) finding {
+				return judgeRestart(s, true, remark(s, semantics.Restart), semantics.TimeWait)
+			},
 			[]string{"examples/timewait.TestJSON", "examples/timewait.TestRules", "internal/semantics.TestLinuxLeftovers"}},
 		{"So it is while a child still serves a connection",
 			"B: the parent, which listened, is gone; a forked child has an established connection. Binding again takes SO_REUSEADDR.",
-			present, func(s semantics.System) finding { return judgeRestart(s, true, semantics.Established) },
+			present, func(s semantics.System) finding { return judgeRestart(s, true, "", semantics.Established) },
 			[]string{"examples/timewait.TestJSON", "examples/timewait.TestRules", "internal/semantics.TestLinuxLeftovers"}},
 		{"Two small servers show both",
 			"B has two C programs, one without and one with SO_REUSEADDR, and what netstat listed meanwhile. Here it is `go run ./examples/timewait`, which lists what the kernel has by itself.",
-			present, func(s semantics.System) finding {
-				return judgeRestart(s, false, semantics.TimeWait, semantics.Established)
-			}, []string{"examples/timewait.TestTable", "examples/timewait.TestJSON", "examples/timewait.TestLesson"}},
+			present, judgeShown, []string{"examples/timewait.TestTable", "examples/timewait.TestJSON", "examples/timewait.TestLesson"}},
 		{"For UDP, SO_REUSEADDR is for multicast: every member gets a copy",
 			"B: several sockets bind a group's port, join, and each one gets every multicast or broadcast datagram.",
 			present, judgeCopies, []string{"internal/docs.TestMulticastCopies", "internal/docs.TestMulticastAll", "examples/multicast.TestBothReceiversGetAll"}},
@@ -76,7 +77,7 @@ func claims() []claim {
 			named("freebsd", "freebsd-14", "openbsd", "netbsd", "dragonfly", "darwin", "ios"), judgeBSD, nil},
 		{"Linux before 3.9: no SO_REUSEPORT, and SO_REUSEADDR is void beside a listener",
 			"C: between client sockets, SO_REUSEADDR does what SO_REUSEPORT did on BSD.",
-			named("linux-3.8"), judgeOldLinux, []string{"internal/semantics.TestRows", "internal/semantics.TestVerdictsFollowFromTheRules"}},
+			named("linux-3.8"), judgeOldLinux, []string{"internal/semantics.TestRows"}},
 		{"Linux from 3.9: SO_REUSEPORT as on BSD, for one user, and evenly spread",
 			"C: the sockets must belong to one effective user, and the kernel gives each the same share of connections and datagrams.",
 			named("linux"), judgeNewLinux, []string{"internal/measure.TestRulesOneProcess", users, ".TestPortLBSpreads", "internal/docs.TestSpreadByHash"}},
@@ -104,9 +105,12 @@ func claims() []claim {
 	}
 }
 
-// shown are the systems of the table at the top of the page.
-func shown() []string {
-	return []string{"linux", "freebsd", "freebsd-14", "openbsd", "netbsd", "dragonfly", "darwin", "windows", "illumos", "solaris-11.4", "aix"}
+// shown are the systems of the table at the top of the page, by their headings.
+func shown() [][2]string {
+	return [][2]string{
+		{"Linux", "linux"}, {"FreeBSD 14", "freebsd-14"}, {"OpenBSD", "openbsd"}, {"NetBSD", "netbsd"}, {"DragonFly", "dragonfly"},
+		{"macOS", "darwin"}, {"Windows", "windows"}, {"illumos", "illumos"}, {"Solaris", "solaris-11.4"}, {"AIX", "aix"},
+	}
 }
 
 func claimsPage() string {
@@ -116,39 +120,87 @@ func claimsPage() string {
 	p.par("Four documents are widely read. **A** is a question with answers on when a server needs SO_REUSEADDR; **B** a note in Chinese with two small servers in C, and answers below it; **C** the long answer that explains how SO_REUSEADDR and SO_REUSEPORT differ from system to system, with its comments and a second answer; **D** a page on what becomes of a dead server's socket. Here is what they claim, in our words, and a verdict for each system.")
 	p.par("A verdict is worked out from the rules of [semantics.md](semantics.md) where they decide it. *Wrong*: the rules contradict the claim as it stands. *True with limits*: they do so only where it says nothing, or not clearly. For Linux, tests show it on the running kernel: `go test -run NAME ./PACKAGE`. js, wasip1 and Plan 9 have no socket options, so nothing is claimed of them. The signs are those of [semantics.md](semantics.md#how-to-read-it).")
 	p.par("## At a glance")
-	p.par("–: the claim is not about it, or the system lacks the option.")
-	heading := []string{"claim"}
-	var systems []semantics.System
-	for _, name := range shown() {
-		for _, s := range semantics.Systems() {
-			if s.Name() == name {
-				systems = append(systems, s)
-				heading = append(heading, s.Title())
-			}
-		}
+	p.par("?: not known. –: the system lacks the option.")
+	general := [][]string{{""}}
+	for _, s := range shown() {
+		general[0] = append(general[0], s[0])
 	}
-	table := [][]string{heading}
+	special := [][]string{{"of some systems only", "verdict"}}
 	for i, c := range claims() {
-		row := []string{fmt.Sprintf("[%d](%s)", i+1, anchor(c.heading(i+1)))}
-		for _, s := range systems {
-			text := "–"
-			if c.about(s) {
-				text = strings.Replace(string(c.judge(s).verdict), string(limits), "limits", 1)
-			}
-			row = append(row, text)
+		row := []string{link(c.heading(i + 1))}
+		if !c.general() {
+			special = append(special, append(row, strings.Join(c.verdicts(), "; ")))
+			continue
 		}
-		table = append(table, row)
+		for _, s := range shown() {
+			row = append(row, c.short(s[1]))
+		}
+		general = append(general, row)
 	}
-	p.table(table)
+	p.table(general)
+	p.table(special)
 	for i, c := range claims() {
 		p.par("## %s", c.heading(i+1))
 		p.par("%s", c.says)
 		p.list(c.findings())
 		if len(c.tests) > 0 {
-			p.par("Tests: %s.", "`"+strings.Join(c.tests, "`, `")+"`")
+			p.par("Tests: %s.", strings.Join(c.testNames(), ", "))
 		}
 	}
 	return strings.TrimRight(p.String(), "\n") + "\n"
+}
+
+// general says that a claim is about systems of every family.
+func (c claim) general() bool {
+	all := semantics.Systems()
+	return slices.ContainsFunc(all, func(s semantics.System) bool { return s.Name() == "linux" && c.about(s) }) &&
+		slices.ContainsFunc(all, func(s semantics.System) bool { return s.Name() == "openbsd" && c.about(s) })
+}
+
+// short is a verdict in one word.
+func (c claim) short(system string) string {
+	for _, s := range semantics.Systems() {
+		if s.Name() != system || !c.about(s) {
+			continue
+		}
+		switch v := c.judge(s).verdict; v {
+		case limits:
+			return "limits"
+		case unknown:
+			return "?"
+		default:
+			return string(v)
+		}
+	}
+	return "–"
+}
+
+// verdicts lists the systems that a claim is about by their verdicts.
+func (c claim) verdicts() []string {
+	var list []string
+	systems := map[verdict][]string{}
+	for _, s := range semantics.Systems() {
+		if c.about(s) {
+			v := c.judge(s).verdict
+			systems[v] = append(systems[v], s.Title())
+		}
+	}
+	for _, v := range []verdict{holds, limits, wrong, unknown} {
+		if len(systems[v]) > 0 {
+			list = append(list, strings.Join(systems[v], ", ")+": "+string(v))
+		}
+	}
+	return list
+}
+
+// testNames names the tests and the folder of each.
+func (c claim) testNames() []string {
+	var names []string
+	for _, name := range c.tests {
+		dir, test, _ := strings.Cut(name, ".")
+		names = append(names, fmt.Sprintf("`%s` in %s", test, cmp.Or(dir, "the root folder")))
+	}
+	return names
 }
 
 func (c claim) heading(n int) string { return fmt.Sprintf("%d. %s", n, c.title) }
@@ -179,7 +231,7 @@ func (c claim) findings() []string {
 	var items []string
 	for _, g := range groups {
 		item := fmt.Sprintf("**%s: %s.** %s", strings.Join(g.systems, ", "), g.verdict, g.why)
-		if len(g.from.all) > 0 {
+		if len(g.from.all) > 0 && g.verdict != unknown {
 			item += " (" + g.from.where() + ")"
 		}
 		items = append(items, item)

@@ -2,7 +2,7 @@ package main
 
 import (
 	"fmt"
-	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -84,33 +84,47 @@ func left(t testing.TB, port int) (state string, timer time.Duration) {
 const timeWait = "06"
 
 // A process with a connection is killed: the kernel closes the connection for it,
-// and keeps it in TIME_WAIT, which on Linux lasts 60 s whatever the MSL.
+// and keeps it in TIME_WAIT, which on Linux lasts 60 s whatever the MSL. If there
+// is something that the process has not read, it is reset, and nothing is kept.
 func TestKilledProcess(t *testing.T) {
 	if !testproc.Netns(t) {
 		return
 	}
-	child := testproc.Start(t, "serve")
-	address := child.Receive()
-	c, err := net.Dial("tcp4", address)
-	require.NoError(t, err)
-	defer c.Close()
-	require.Equal(t, "accepted", child.Receive())
-	child.Kill()
-	_, err = c.Read(make([]byte, 1))
-	require.Error(t, err, "the kernel has closed what the process had")
-	require.NoError(t, c.Close())
-	_, text, err := net.SplitHostPort(address)
-	require.NoError(t, err)
-	port, err := strconv.Atoi(text)
-	require.NoError(t, err)
-	var timer time.Duration
-	require.Eventually(t, func() bool {
-		var state string
-		state, timer = left(t, port)
-		return state == timeWait
-	}, 10*time.Second, time.Millisecond)
-	assert.LessOrEqual(t, timer, 60*time.Second)
-	assert.Greater(t, timer, 30*time.Second, "long before it ends")
+	for _, unread := range []bool{false, true} {
+		child := testproc.Start(t, "serve")
+		address, err := netip.ParseAddrPort(child.Receive())
+		require.NoError(t, err)
+		c := socket(t, semantics.TCP)
+		require.NoError(t, unix.Connect(c, loopback(int(address.Port()))))
+		require.Equal(t, "accepted", child.Receive())
+		if unread {
+			_, err := unix.Write(c, []byte("hello"))
+			require.NoError(t, err)
+			require.Eventually(t, func() bool {
+				left, err := unix.IoctlGetInt(c, unix.SIOCOUTQ)
+				return err == nil && left == 0 // it is in the other's queue
+			}, 10*time.Second, time.Millisecond)
+		}
+		child.Kill()
+		n, err := unix.Read(c, make([]byte, 1))
+		if unread {
+			require.ErrorIs(t, err, unix.ECONNRESET)
+			state, _ := left(t, int(address.Port()))
+			require.Empty(t, state)
+			continue
+		}
+		require.NoError(t, err, "the kernel has closed what the process had")
+		require.Zero(t, n)
+		require.NoError(t, unix.Close(c))
+		var timer time.Duration
+		require.Eventually(t, func() bool {
+			var state string
+			state, timer = left(t, int(address.Port()))
+			return state == timeWait
+		}, 10*time.Second, time.Millisecond)
+		assert.LessOrEqual(t, timer, 60*time.Second)
+		assert.Greater(t, timer, 30*time.Second, "long before it ends")
+	}
 }
 
 // Lingering for some seconds leaves TIME_WAIT as it is. Lingering for none resets

@@ -135,8 +135,9 @@ func TestLinks(t *testing.T) {
 func TestEverySystem(t *testing.T) {
 	t.Parallel()
 	root := tree(t)
+	all := sections()
 	for _, s := range semantics.Systems() {
-		assert.NotEmpty(t, headingOf(s), s.Name())
+		assert.True(t, slices.ContainsFunc(all, func(sec section) bool { return slices.Contains(sec.titles, s.Title()) }), s.Name())
 		text, err := os.ReadFile(filepath.Join(root, "internal", "semantics", rulesFile(s)))
 		require.NoError(t, err)
 		assert.Contains(t, string(text), `"`+s.Title()+`"`, s.Name())
@@ -180,7 +181,7 @@ func TestDivided(t *testing.T) {
 	a := semantics.Opts(semantics.Addr)
 	list := ordered([]class{{members: []optionPair{{0, 0}, {a, a}}}, {members: []optionPair{{a, 0}, {0, a}}}})
 	require.Len(t, list, 3)
-	assert.Equal(t, "none", list[0].name())
+	assert.Equal(t, "no option", list[0].name())
 	assert.Equal(t, "ADDR on the first; ADDR on the second", list[1].name())
 	assert.Equal(t, "ADDR on both", list[2].name())
 }
@@ -200,25 +201,25 @@ func TestCell(t *testing.T) {
 		user   int
 		want   string
 	}{
-		{"linux", [2]place{specific(), specific()}, addr, addr, me, "unless listening ᵐ"},
-		{"linux", [2]place{specific(), wildcard()}, port, port, me, "yes ᵐ"},
-		{"linux", [2]place{specific(), wildcard()}, port, port, other, "no ᵐ"},
-		{"illumos", [2]place{specific(), specific()}, 0, addr, me, "UDP only ˢ"},
-		{"windows", [2]place{wildcard(), specific()}, 0, 0, other, "WSAEACCES ᵛ"},
-		{"darwin", [2]place{group(), group()}, addr, addr, me, "TCP EAFNOSUPPORT, UDP yes ˢ"},
+		{"linux", [2]place{specific(), specific()}, addr, addr, me, "unless listening\u00a0ᵐ"},
+		{"linux", [2]place{specific(), wildcard()}, port, port, me, "yes\u00a0ᵐ"},
+		{"linux", [2]place{specific(), wildcard()}, port, port, other, "no\u00a0ᵐ"},
+		{"illumos", [2]place{specific(), specific()}, 0, addr, me, "UDP only\u00a0ˢ"},
+		{"windows", [2]place{wildcard(), specific()}, 0, 0, other, "WSAEACCES\u00a0ᵛ"},
+		{"darwin", [2]place{group(), group()}, addr, addr, me, "TCP EAFNOSUPPORT, UDP yes\u00a0ˢ"},
 		{"plan9", [2]place{specific(), specific()}, 0, 0, me, "not known"},
-		{"js", [2]place{specific(), specific()}, 0, 0, me, "no ˢ"},
+		{"js", [2]place{specific(), specific()}, 0, 0, me, "no\u00a0ˢ"},
 	} {
 		got, known := cell(find(tt.system), tt.places, tt.a, tt.b, tt.user)
 		assert.Equal(t, tt.want, got, "%s %v", tt.system, tt.places)
 		assert.Len(t, known, 3)
 	}
-	assert.Equal(t, "with LB ᵐ", taken(find("freebsd-14"), specific(), wildcard(), specific(), me))
-	assert.Equal(t, "no ᵐ", taken(find("linux"), wildcard(), specific(), specific(), me))
-	assert.Equal(t, "with no option ᵛ", taken(find("windows"), wildcard(), specific(), specific(), me))
-	assert.Equal(t, "beside ᵐ", taken(find("netbsd"), specific(), wildcard(), specific(), me))
-	assert.Equal(t, "yes ᵐ", leftovers(find("netbsd"), 0, addr))
-	assert.Equal(t, "open: not known; TIME_WAIT: yes ⁱ", leftovers(find("windows"), 0, 0))
+	assert.Equal(t, "with LB\u00a0ᵐ", taken(find("freebsd-14"), specific(), wildcard(), specific(), me))
+	assert.Equal(t, "no\u00a0ᵐ", taken(find("linux"), wildcard(), specific(), specific(), me))
+	assert.Equal(t, "with no option\u00a0ᵛ", taken(find("windows"), wildcard(), specific(), specific(), me))
+	assert.Equal(t, "beside\u00a0ᵐ", taken(find("netbsd"), specific(), wildcard(), specific(), me))
+	assert.Equal(t, "yes\u00a0ᵐ", leftovers(find("netbsd"), 0, addr))
+	assert.Equal(t, "open: not known; TIME_WAIT: yes\u00a0ⁱ", leftovers(find("windows"), 0, 0))
 }
 
 // Each test that a claim names is in the tree, and runs where CI does.
@@ -327,17 +328,22 @@ func TestVerdicts(t *testing.T) {
 func TestWeigh(t *testing.T) {
 	t.Parallel()
 	k := semantics.Known{How: semantics.Source, Where: "there"}
-	agrees, differs := check{"a", "yes", "yes", k, false}, check{"b", "yes", "no", k, false}
-	edge, missing := check{"c", "yes", "no", k, true}, check{"d", "yes", notKnown, semantics.Known{}, false}
+	agrees, differs := check{"", "a", "yes", "yes", k, false}, check{"", "b", "yes", "no", k, false}
+	edge, missing := check{"", "c", "yes", "no", k, true}, check{"", "d", "yes", notKnown, semantics.Known{}, false}
+	unsure := check{"", "e", "yes", "no", semantics.Known{How: semantics.Unsure}, false}
 	for _, tt := range []struct {
 		checks []check
 		want   verdict
 	}{
 		{[]check{agrees}, holds}, {[]check{agrees, edge}, limits}, {[]check{agrees, edge, differs}, wrong},
 		{[]check{agrees, missing}, unknown}, {[]check{differs, missing}, wrong},
+		{[]check{agrees, unsure}, limits}, {[]check{edge}, unknown},
 	} {
 		f := weigh(tt.checks, "")
 		assert.Equal(t, tt.want, f.verdict, "%v", tt.checks)
 		assert.NotEmpty(t, f.why)
 	}
+	three := []check{{kind: "TCP bound", what: "a", got: "no"}, {kind: "TCP listening", what: "a", got: "no"}, {kind: "UDP", what: "a", got: "no"}}
+	assert.Equal(t, "a: no", differences(three))
+	assert.Equal(t, "TCP bound and TCP listening, a: no", differences(three[:2]))
 }

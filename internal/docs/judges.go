@@ -30,7 +30,7 @@ func judgeDead(s semantics.System) finding {
 
 // judgeRestart asks for a bind beside what a listener left: without SO_REUSEADDR
 // no, with it on both yes. Whether the new socket's is enough is an edge.
-func judgeRestart(s semantics.System, edges bool, states ...semantics.State) finding {
+func judgeRestart(s semantics.System, edges bool, remark string, states ...semantics.State) finding {
 	var checks []check
 	ask := func(state semantics.State, pl place, was, now semantics.Options, want bool, edge bool) {
 		a := binding(variant{semantics.TCP, state}, specific(), was, me)
@@ -38,7 +38,7 @@ func judgeRestart(s semantics.System, edges bool, states ...semantics.State) fin
 		b := binding(variants()[1], pl, now, me)
 		b.Port = a.Port
 		answer := s.Second(a, b)
-		c := check{what: state.String() + " left, new listener on " + pl.name, want: "no", got: outcome(answer), known: answer.Known, edge: edge}
+		c := check{what: state.String() + " left, " + pl.name, want: "no", got: outcome(answer), known: answer.Known, edge: edge}
 		c.what += ", " + optionPair{was, now}.String()
 		if want {
 			c.want = "yes"
@@ -54,11 +54,24 @@ func judgeRestart(s semantics.System, edges bool, states ...semantics.State) fin
 			}
 		}
 	}
-	remark := s.Fact(semantics.Restart)
-	if remark.Known.How == semantics.Unknown {
-		remark.Text = ""
+	return weigh(checks, remark)
+}
+
+// remark is what a system's rules say of a topic, if anything.
+func remark(s semantics.System, t semantics.Topic) string {
+	f := s.Fact(t)
+	if f.Known.How == semantics.Unknown {
+		return ""
 	}
-	return weigh(checks, remark.Text)
+	return f.Text
+}
+
+func judgeShown(s semantics.System) finding {
+	text := "By its rules; the program has not been run there."
+	if s.Name() == "linux" {
+		text = "A test compares each outcome, and what the kernel lists meanwhile."
+	}
+	return judgeRestart(s, false, text, semantics.TimeWait, semantics.Established)
 }
 
 func judgeCopies(s semantics.System) finding {
@@ -81,14 +94,11 @@ func judgeCopies(s semantics.System) finding {
 	// 0.0.0.0 twice with SO_REUSEADDR is a unicast address, too; that some
 	// systems refuse it is said above, and the group's own address decides.
 	checks = append(checks, asked(s, udp, [2]place{group(), group()}, optionPair{addr(), addr()}, me, true))
-	remark := s.Fact(semantics.Multicast)
-	if remark.Known.How == semantics.Unknown {
-		remark.Text = ""
+	text := remark(s, semantics.Multicast)
+	if s.Name() == "linux" {
+		text += " A socket on 0.0.0.0 gets a group's datagrams without joining, unless it clears IP_MULTICAST_ALL."
 	}
-	if strings.HasPrefix(s.Name(), "linux") {
-		remark.Text += " A socket on 0.0.0.0 gets a group's datagrams without joining, unless it clears IP_MULTICAST_ALL."
-	}
-	return weigh(checks, remark.Text)
+	return weigh(checks, text)
 }
 
 // bsdTable says what the eight rows and their kin say of a pair.
@@ -118,7 +128,7 @@ func judgeSecondOnly(s semantics.System) finding {
 	ask := func(v variant, pl [2]place, b semantics.Options, edge bool) {
 		with, without := bind(s, v, pl, addr(), b, me), bind(s, v, pl, 0, b, me)
 		checks = append(checks, check{
-			what: kind(v) + pairName(pl) + ", " + optionPair{addr(), b}.String(), want: outcome(without), got: outcome(with), known: with.Known, edge: edge,
+			kind: kind(v), what: pairName(pl) + ", " + optionPair{addr(), b}.String(), want: outcome(without), got: outcome(with), known: with.Known, edge: edge,
 		})
 	}
 	for _, v := range variants() {
@@ -144,11 +154,7 @@ func judgePort(s semantics.System) finding {
 			checks = append(checks, c)
 		}
 	}
-	remark := s.Fact(semantics.Late)
-	if remark.Known.How == semantics.Unknown {
-		remark.Text = ""
-	}
-	return weigh(checks, remark.Text)
+	return weigh(checks, remark(s, semantics.Late))
 }
 
 // judgeImplied asks whether SO_REUSEPORT on the second socket admits it wherever
@@ -157,28 +163,28 @@ func judgeImplied(s semantics.System) finding {
 	from := &origins{}
 	var only []string
 	missing := false
-	ask := func(a semantics.Binding, v variant, pl place, name string, multicast bool) {
+	ask := func(a semantics.Binding, v variant, pl place, name string) {
 		x, y := s.Second(a, binding(v, pl, addr(), me)), s.Second(a, binding(v, pl, port(), me))
 		from.add(x.Known)
 		from.add(y.Known)
 		missing = missing || x.Known.How == semantics.Unknown || x.OK() && y.Known.How == semantics.Unknown
-		if x.OK() && y.Known.How != semantics.Unknown && !y.OK() && !multicast {
+		if x.OK() && y.Known.How != semantics.Unknown && !y.OK() && !slices.Contains(only, name) {
 			only = append(only, name)
 		}
 	}
 	for _, was := range s.Subsets() {
 		for _, v := range variants() {
 			for _, pl := range pairs4() {
-				ask(binding(v, pl[0], was, me), v, pl[1], kind(v)+pairName(pl)+", "+shortSet(was)+" on the first", false)
+				ask(binding(v, pl[0], was, me), v, pl[1], pairName(pl)+" after "+shortSet(was))
 			}
 		}
 		for _, state := range []semantics.State{semantics.TimeWait, semantics.Established} {
-			ask(binding(variant{semantics.TCP, state}, specific(), was, me), variants()[1], wildcard(), state.String()+" left, "+shortSet(was)+" on the old one", false)
+			ask(binding(variant{semantics.TCP, state}, specific(), was, me), variants()[1], wildcard(), state.String()+" left by "+shortSet(was))
 		}
 	}
 	switch {
 	case len(only) > 0:
-		return finding{holds, "SO_REUSEADDR alone helps, and SO_REUSEPORT alone does not: " + strings.Join(only[:min(2, len(only))], "; ") + ".", from}
+		return finding{holds, "Beside a socket that set SO_REUSEADDR, as in " + strings.Join(only[:min(2, len(only))], " or ") + ", it admits a second, and SO_REUSEPORT does not.", from}
 	case missing:
 		return finding{unknown, "What SO_REUSEPORT does alone is not known.", from}
 	}
@@ -192,7 +198,9 @@ func judgeTuple(s semantics.System) finding {
 		c.got = notKnown
 	}
 	f := weigh([]check{c}, "")
-	if f.verdict != unknown {
+	if f.verdict == unknown {
+		f.why = "Which error it is has not been found."
+	} else {
 		f.why = "It is " + a.Err + "."
 		if f.verdict == wrong {
 			f.why += " The comment is right."
@@ -239,7 +247,10 @@ func judgeBSD(s semantics.System) finding {
 			}
 		}
 	}
-	return weigh(checks, "For one user it is so. "+s.Fact(semantics.Security).Text)
+	b := binding(variants()[1], specific(), port(), me)
+	t := s.Traffic(specific().addr, []semantics.Binding{b, b})
+	checks = append(checks, check{what: "connections to two listeners with PORT", want: "one", got: t.Way.String(), known: t.Known, edge: true})
+	return weigh(checks, "For one user every bind is as it was. "+s.Fact(semantics.Security).Text)
 }
 
 func judgeOldLinux(s semantics.System) finding {
@@ -299,7 +310,7 @@ func judgeAndroid(s semantics.System) finding {
 	var checks []check
 	eachPair(s, func(v variant, pl [2]place, a, b semantics.Options, user int) {
 		x, y := bind(s, v, pl, a, b, user), bind(linux, v, pl, a, b, user)
-		checks = append(checks, check{what: kind(v) + pairName(pl) + ", " + optionPair{a, b}.String(), want: y.String(), got: x.String(), known: x.Known})
+		checks = append(checks, check{kind: kind(v), what: pairName(pl) + ", " + optionPair{a, b}.String(), want: y.String(), got: x.String(), known: x.Known})
 	})
 	return weigh(checks, "It is the same kernel; nobody has run the pairs on it. Each app is a user of its own, so SO_REUSEPORT never shares between apps.")
 }
@@ -365,7 +376,7 @@ func judgeLB(s semantics.System) finding {
 		for _, pl := range []place{specific(), wildcard(), dual()} {
 			b := binding(v, pl, lb(), me)
 			t := s.Traffic(netip.MustParseAddr("192.0.2.1"), []semantics.Binding{b, b})
-			checks = append(checks, check{what: kind(v) + "two sockets on " + pl.name, want: "spread", got: t.Way.String(), known: t.Known, edge: pl == dual()})
+			checks = append(checks, check{kind: kind(v), what: "two sockets on " + pl.name, want: "spread", got: t.Way.String(), known: t.Known, edge: pl == dual()})
 			checks = append(checks, asked(s, v, [2]place{pl, pl}, optionPair{lb(), lb()}, me, true))
 		}
 	}
@@ -409,7 +420,7 @@ func judgeOpen(s semantics.System) finding {
 	var checks []check
 	if second := s.Second(listener, bound); second.OK() {
 		t := s.Traffic(specific().addr, []semantics.Binding{listener, bound})
-		c := check{what: "connections beside a younger socket that is bound only", want: "to the listener", got: "to the listener", known: t.Known}
+		c := check{what: "a connection, beside a younger socket that is bound only", want: "to the listener", got: "to the listener", known: t.Known}
 		switch {
 		case t.Known.How == semantics.Unknown:
 			c.got = notKnown

@@ -107,7 +107,7 @@ func cell(s semantics.System, places [2]place, a, b semantics.Options, user int)
 	if weakest.How == semantics.Unknown {
 		return text, known // and says so
 	}
-	return text + " " + mark(weakest.How), known
+	return text + nbsp + mark(weakest.How), known
 }
 
 // short are the names of options in tables.
@@ -152,7 +152,7 @@ type optionPair struct{ a, b semantics.Options }
 func (p optionPair) String() string {
 	switch {
 	case p.a == p.b && p.a == 0:
-		return "none"
+		return "no option"
 	case p.a == p.b:
 		return shortSet(p.a) + " on both"
 	case p.a == 0:

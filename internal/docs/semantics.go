@@ -144,7 +144,7 @@ func perText(p *page, text func(s semantics.System) (string, semantics.Known)) {
 			texts = append(texts, t)
 			from[t] = &origins{}
 		}
-		systems[t] = append(systems[t], strings.TrimSpace("**"+s.Title()+"** "+mark(known.How)))
+		systems[t] = append(systems[t], strings.TrimRight("**"+s.Title()+"**"+nbsp+mark(known.How), nbsp))
 		from[t].add(known)
 	}
 	slices.SortStableFunc(texts, func(a, b string) int { return cmp.Compare(unknownText(a), unknownText(b)) })
@@ -192,8 +192,7 @@ func optionsTable(p *page) {
 		var own []string
 		for _, o := range []semantics.Option{semantics.LB, semantics.Excl, semantics.ShareUID} {
 			if name := s.OptionName(o); name != "" {
-				own = append(own, strings.Replace(has(s, o), "yes", "", 1))
-				own[len(own)-1] = strings.TrimSuffix(name+" "+strings.TrimSpace(own[len(own)-1]), " ")
+				own = append(own, name+strings.TrimPrefix(" "+has(s, o), " yes"))
 			}
 		}
 		own = append(own, deferred(s)...)
@@ -207,9 +206,9 @@ func optionsTable(p *page) {
 func deferred(s semantics.System) []string {
 	switch s.Name() {
 	case "linux", "android":
-		return []string{"IP_BIND_ADDRESS_NO_PORT from 4.2 " + mark(semantics.Vendor)}
+		return []string{"IP_BIND_ADDRESS_NO_PORT from 4.2" + nbsp + mark(semantics.Vendor)}
 	case "windows":
-		return []string{"SO_REUSE_UNICASTPORT from 10 and Server 2016 " + mark(semantics.Vendor)}
+		return []string{"SO_REUSE_UNICASTPORT from 10 and Server 2016" + nbsp + mark(semantics.Vendor)}
 	}
 	return nil
 }

@@ -49,16 +49,6 @@ func sections() []section {
 	return list
 }
 
-// headingOf returns the heading under which a system is described.
-func headingOf(s semantics.System) string {
-	for _, sec := range sections() {
-		if slices.Contains(sec.titles, s.Title()) {
-			return sec.heading()
-		}
-	}
-	return ""
-}
-
 // systemBody writes a system's section. earlier are the systems that have one.
 func systemBody(s semantics.System, earlier []semantics.System) string {
 	var p page
@@ -73,8 +63,10 @@ func systemBody(s semantics.System, earlier []semantics.System) string {
 	others, _ := classes(s, slices.Concat(pairs4(), pairs6()), other)
 	mine, _ := classes(s, slices.Concat(pairs4(), pairs6()), me)
 	switch {
-	case len(sets(s)) == 1 && sameClasses(mine, others):
-		p.par("Users make no difference.")
+	case nothingKnown(mine):
+		return p.String()
+	case nothingKnown(others):
+		p.par("If the second bind is another user's: not known.")
 	case sameClasses(mine, others):
 		p.par("Users make no difference: the same holds for another user's bind.")
 	default:
@@ -87,6 +79,10 @@ func systemBody(s semantics.System, earlier []semantics.System) string {
 // pairTables writes the two tables of a system, for a second socket of a user.
 func pairTables(p *page, s semantics.System, user int) {
 	all, from := classes(s, slices.Concat(pairs4(), pairs6()), user)
+	if nothingKnown(all) {
+		p.par("What becomes of a second bind is not known.")
+		return
+	}
 	all = ordered(all)
 	several := slices.ContainsFunc(all, func(c class) bool { return len(c.members) > 1 })
 	if several && len(all) > 1 {
@@ -102,6 +98,11 @@ func pairTables(p *page, s semantics.System, user int) {
 	if how := from.String(); how != "" {
 		p.par("<sub>%s</sub>", how)
 	}
+}
+
+// nothingKnown says that no cell of a table is known.
+func nothingKnown(all []class) bool {
+	return len(all) == 1 && !slices.ContainsFunc(all[0].cells, func(text string) bool { return text != notKnown })
 }
 
 // upright says that a table has a row for each class, as they are too many for
