@@ -46,7 +46,8 @@
 // running kernel of that version, read in the kernel's source, or the vendor's
 // document. [Option.Supported] asks the running system. What becomes of every pair
 // of binds, with all that is known of each system, is in docs/semantics.md, which
-// is made from the rules in internal/semantics.
+// is made from the rules in internal/semantics; docs/claims.md weighs what is widely
+// said of these options.
 //
 // # Linux, Android
 //
@@ -84,9 +85,9 @@
 //
 // # OpenBSD, NetBSD, DragonFly, macOS, iOS
 //
-// The rules for one user are FreeBSD's without SO_REUSEPORT_LB (measured on NetBSD
-// 7.99; source: OpenBSD 7.8, DragonFly 5.9, xnu-11417). Only DragonFly spreads
-// connections. A newcomer with SO_REUSEPORT gets every new connection on NetBSD and
+// The rules for one user and one family are FreeBSD's without SO_REUSEPORT_LB
+// (measured on NetBSD 7.99; source: OpenBSD 7.8, DragonFly 5.9, xnu-11417). Only
+// DragonFly spreads connections, on IPv4. A newcomer with SO_REUSEPORT gets every new connection on NetBSD and
 // OpenBSD, and on macOS on a specific address; on a wildcard address the oldest
 // socket keeps them on macOS.
 //

@@ -95,6 +95,9 @@ func (o Option) Supported() error {
 //
 // A field that is On is in force on the socket that Listen, ListenPacket or Dial
 // returns, or the call fails with an [*OptionError].
+//
+// What each field does is said here in short; docs/semantics.md has every pair of
+// addresses and options, on each system.
 type Config struct {
 	// Addr is SO_REUSEADDR, on every system that has sockets.
 	//

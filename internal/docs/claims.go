@@ -119,15 +119,21 @@ func claimsPage() string {
 	p.par("# What is said of these options, and what is true")
 	p.par("Four documents are widely read. **A** is a question with answers on when a server needs SO_REUSEADDR; **B** a note in Chinese with two small servers in C, and answers below it; **C** the long answer that explains how SO_REUSEADDR and SO_REUSEPORT differ from system to system, with its comments and a second answer; **D** a page on what becomes of a dead server's socket. Here is what they claim, in our words, and a verdict for each system.")
 	p.par("A verdict is worked out from the rules of [semantics.md](semantics.md) where they decide it. *Wrong*: the rules contradict the claim as it stands. *True with limits*: they do so only where it says nothing, or not clearly. For Linux, tests show it on the running kernel: `go test -run NAME ./PACKAGE`. js, wasip1 and Plan 9 have no socket options, so nothing is claimed of them. The signs are those of [semantics.md](semantics.md#how-to-read-it).")
+	p.par("## The claims")
+	var items []string
+	for i, c := range claims() {
+		items = append(items, link(c.heading(i+1)))
+	}
+	p.list(items)
 	p.par("## At a glance")
 	p.par("?: not known. –: the system lacks the option.")
-	general := [][]string{{""}}
+	general := [][]string{{"claim"}}
 	for _, s := range shown() {
 		general[0] = append(general[0], s[0])
 	}
-	special := [][]string{{"of some systems only", "verdict"}}
+	special := [][]string{{"claim", "which is of some systems only"}}
 	for i, c := range claims() {
-		row := []string{link(c.heading(i + 1))}
+		row := []string{fmt.Sprintf("[%d](%s)", i+1, anchor(c.heading(i+1)))}
 		if !c.general() {
 			special = append(special, append(row, strings.Join(c.verdicts(), "; ")))
 			continue

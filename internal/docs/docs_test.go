@@ -347,3 +347,60 @@ func TestWeigh(t *testing.T) {
 	assert.Equal(t, "a: no", differences(three))
 	assert.Equal(t, "TCP bound and TCP listening, a: no", differences(three[:2]))
 }
+
+// The table in the package comment says what the rules say.
+func TestPackageComment(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join(tree(t), "doc.go"))
+	require.NoError(t, err)
+	names := map[string][]string{
+		"Linux, Android": {"linux", "android"}, "FreeBSD": {"freebsd", "freebsd-14"}, "DragonFly": {"dragonfly"},
+		"OpenBSD, NetBSD": {"openbsd", "netbsd"}, "macOS, iOS": {"darwin", "ios"}, "Solaris": {"solaris", "solaris-11.4"},
+		"illumos": {"illumos"}, "AIX": {"aix"}, "Windows": {"windows"}, "js, wasip1, Plan 9": {"js", "wasip1", "plan9"},
+	}
+	wide := regexp.MustCompile(`\s{2,}`)
+	rows := 0
+	for line := range strings.Lines(string(text)) {
+		cells := wide.Split(strings.TrimSpace(strings.TrimPrefix(line, "//")), -1)
+		systems := names[cells[0]]
+		if systems == nil || len(cells) != 6 {
+			continue
+		}
+		rows++
+		// What one cell may say of all its systems: yes, no, or not everywhere.
+		extent := func(has func(name string) (some, all bool)) string {
+			var somewhere, everywhere = false, true
+			for _, name := range systems {
+				some, all := has(name)
+				somewhere, everywhere = somewhere || some, everywhere && all
+			}
+			switch {
+			case everywhere:
+				return "yes"
+			case somewhere:
+				return "("
+			}
+			return "-"
+		}
+		option := func(o semantics.Option) string {
+			return extent(func(name string) (bool, bool) {
+				s, err := semantics.Find(name)
+				require.NoError(t, err)
+				return s.OptionName(o) != "", s.OptionName(o) != ""
+			})
+		}
+		verdict := func(of func(string) semantics.Verdict) string {
+			return extent(func(name string) (bool, bool) {
+				if strings.HasPrefix(name, "freebsd-") {
+					name = "freebsd"
+				}
+				holds := of(name).Holds & semantics.Listens
+				return holds != 0, holds == semantics.Listens
+			})
+		}
+		for i, want := range []string{option(semantics.Addr), option(semantics.Port), verdict(semantics.PortLB), verdict(semantics.Exclusive)} {
+			assert.True(t, strings.HasPrefix(cells[i+1], want), "%s, column %d: %s, not %s", cells[0], i+1, cells[i+1], want)
+		}
+	}
+	assert.Equal(t, len(names), rows)
+}

@@ -128,8 +128,8 @@ func asked(s semantics.System, v variant, pl [2]place, o optionPair, user int, w
 		c.got = "no" // whichever error
 	}
 	c.what = pairName(pl) + ", " + o.String()
-	if user != me && want {
-		c.what = "another user's bind, where one's own succeeds"
+	if user != me {
+		c.what = pairName(pl) + ", another user"
 	}
 	return c
 }

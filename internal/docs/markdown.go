@@ -81,7 +81,7 @@ func sourced(text string, k semantics.Known) string {
 	if k.How == semantics.Unknown {
 		return text
 	}
-	return fmt.Sprintf("%s (%s %s)", text, mark(k.How), k.Where)
+	return fmt.Sprintf("%s (%s)", text, mark(k.How)+nbsp+k.Where)
 }
 
 // origins collects how the cells of a table are known.
@@ -95,12 +95,12 @@ func (o *origins) add(k semantics.Known) {
 
 // String lists them with their signs, the strongest first.
 func (o *origins) String() string {
-	return o.list(func(k semantics.Known) string { return mark(k.How) + " " + k.String() })
+	return o.list(func(k semantics.Known) string { return mark(k.How) + nbsp + k.String() })
 }
 
 // where lists the signs and places only.
 func (o *origins) where() string {
-	return o.list(func(k semantics.Known) string { return mark(k.How) + " " + k.Where })
+	return o.list(func(k semantics.Known) string { return mark(k.How) + nbsp + k.Where })
 }
 
 // plain lists how something is known without the signs.
