@@ -123,9 +123,16 @@ type state struct{ files, goroutines int }
 
 func stateNow() state { return state{openFiles(), runtime.NumGoroutine()} }
 
+// clean is stateNow after the garbage collector, which is off otherwise: it closes what
+// leaks.
+func clean() state {
+	runtime.GC()
+	return stateNow()
+}
+
 // isBack waits until the process has no more than it had. A peer may still be closing.
 func (s state) isBack() bool {
-	for range 100_000 {
+	for range 10_000 {
 		if now := stateNow(); now.files <= s.files && now.goroutines <= s.goroutines {
 			return true
 		}
@@ -171,7 +178,7 @@ func TestFaults(t *testing.T) {
 				require.ErrorAs(t, err, &oe, "%s %v", op.name, c) // it is refused
 				continue
 			}
-			before := stateNow()
+			before := clean()
 			for _, call := range distinct(calls) {
 				for _, errno := range faultErrnos {
 					what := fmt.Sprint(op.name, " ", c, ": ", call, " ", unix.ErrnoName(errno))
@@ -241,7 +248,7 @@ func TestSingleFaults(t *testing.T) {
 			} else {
 				continue
 			}
-			before := stateNow()
+			before := clean()
 			for nth, hit := 1, true; hit; nth++ {
 				for _, errno := range faultErrnos {
 					var s io.Closer
@@ -290,7 +297,7 @@ func TestInspectFaults(t *testing.T) {
 		calls, _ := f.Run(testproc.Fault{}, func() { _, err = reuse.Inspect(s) })
 		require.NoError(t, err)
 		require.NotEmpty(t, calls)
-		before := stateNow()
+		before := clean()
 		for _, call := range distinct(calls) {
 			for _, errno := range faultErrnos {
 				var got reuse.Config
@@ -335,7 +342,7 @@ func supportedFaults(t *testing.T, f *testproc.Faults, last syscall.Errno) {
 	l, err := net.Listen("tcp", ":0")
 	require.NoError(t, err)
 	require.NoError(t, l.Close())
-	before := stateNow()
+	before := clean()
 	probe := func(o reuse.Option) (calls []testproc.Call) {
 		calls, _ = f.Run(testproc.Fault{}, func() { err = o.Supported() })
 		return calls

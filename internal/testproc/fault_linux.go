@@ -58,7 +58,8 @@ type Fault struct {
 
 // Faulty runs the calling test once more, alone in a process whose calls can be made to
 // fail, and passes its result on. It returns nil in the first one, where the test has
-// nothing left to do. It needs Linux 5.7.
+// nothing left to do. It needs Linux 5.7. The garbage collector is off in that process, as
+// it closes descriptors that were forgotten.
 func Faulty(t *testing.T) *Faults {
 	t.Helper()
 	NeedDeny(t)
@@ -76,7 +77,7 @@ func Faulty(t *testing.T) *Faults {
 	pattern := "^" + strings.ReplaceAll(t.Name(), "/", "$/^") + "$"
 	cmd := exec.Command(exe, "-test.run="+pattern, "-test.v", "-test.count=1", "-test.timeout=2m")
 	// A signal would have the kernel ask twice about one call.
-	cmd.Env = append(os.Environ(), faultyEnv+"="+t.Name(), "GORACE=atexit_sleep_ms=0", "GODEBUG=asyncpreemptoff=1")
+	cmd.Env = append(os.Environ(), faultyEnv+"="+t.Name(), "GORACE=atexit_sleep_ms=0", "GODEBUG=asyncpreemptoff=1", "GOGC=off")
 	cmd.ExtraFiles = []*os.File{theirs}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
