@@ -1,11 +1,12 @@
 // Init is the first process of a machine that exists to run test binaries. The
 // stage kernels puts it into an initramfs with test2json and
 //
-//	/modules/NAME.ko     kernel modules, loaded with those that they depend on
-//	/tests/N/IMPORT/PATH test binaries
+//	/modules/NAME.ko      kernel modules, loaded with those that they depend on
+//	/tests/N/IMPORT/PATH  test binaries, run one after the other
+//	/arguments            what each of them is given
 //
-// It writes to the machine's second serial line what test2json prints, a closing
-// line, and ends the machine.
+// It writes to the machine's second serial line the kernel's version, what test2json
+// prints, and a closing line, and ends the machine.
 package main
 
 import (
@@ -91,7 +92,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	n := 0
+	n, begin := 0, time.Now()
 	err = filepath.WalkDir("/tests", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -105,8 +106,6 @@ func run() error {
 	fmt.Fprintf(out, "ran %d test binaries in %d s\n", n, int(time.Since(begin).Seconds()))
 	return out.Close()
 }
-
-var begin = time.Now()
 
 func test(out io.Writer, path string, args []string) error {
 	parts := strings.SplitN(path, "/", 4) // "", tests, N, import path
