@@ -173,31 +173,42 @@ func hello(to unix.Sockaddr) error {
 }
 
 // live is the time from the first connect to the last accept.
-func (s *server) live(ctx context.Context, n, connections int) (time.Duration, error) {
+func (s *server) live(ctx context.Context, n, connections int) (lap, error) {
 	c := s.serve(n, connections)
 	defer c.loops.Wait()
 	defer s.close()
-	begin := time.Now()
-	err := s.connect(connections, func(made int64) bool { return made-c.accepted.Load() > 1000 })
-	if err == nil {
-		err = c.wait(ctx)
+	watch, err := start()
+	if err != nil {
+		return lap{}, err
 	}
-	return time.Since(begin), err
+	if err := s.connect(connections, func(made int64) bool { return made-c.accepted.Load() > 1000 }); err != nil {
+		return lap{}, err
+	}
+	if err := c.wait(ctx); err != nil {
+		return lap{}, err
+	}
+	return watch.stop()
 }
 
 // queued is the time that the accept loops take for connections that are in the
 // queues already.
-func (s *server) queued(ctx context.Context, n, connections int) (time.Duration, error) {
+func (s *server) queued(ctx context.Context, n, connections int) (lap, error) {
 	if err := s.connect(connections, func(int64) bool { return false }); err != nil {
 		s.close()
-		return 0, err
+		return lap{}, err
 	}
-	begin := time.Now()
+	watch, err := start()
+	if err != nil {
+		s.close()
+		return lap{}, err
+	}
 	c := s.serve(n, connections)
 	defer c.loops.Wait()
 	defer s.close()
-	err := c.wait(ctx)
-	return time.Since(begin), err
+	if err := c.wait(ctx); err != nil {
+		return lap{}, err
+	}
+	return watch.stop()
 }
 
 // sizes are the numbers of listeners, and of accept loops.
@@ -210,15 +221,14 @@ func (r *results) measureAccept(ctx context.Context, o options) error {
 	}
 	for _, kind := range []struct {
 		name string
-		time func(*server, context.Context, int, int) (time.Duration, error)
+		time func(*server, context.Context, int, int) (lap, error)
 		into *[]series
 	}{
 		{"live", (*server).live, &r.live},
 		{"queued", (*server).queued, &r.queued},
 	} {
 		for _, n := range sizes {
-			s := series{name: fmt.Sprint(n), ways: serverWays()}
-			s.times = make([][]float64, len(s.ways))
+			s := newSeries(fmt.Sprint(n), serverWays())
 			for range o.accepts {
 				for _, i := range rand.Perm(len(s.ways)) {
 					server, err := open(ctx, s.ways[i], n)
@@ -229,7 +239,7 @@ func (r *results) measureAccept(ctx context.Context, o options) error {
 					if err != nil {
 						return fmt.Errorf("%s, %d %s: %w", s.ways[i], n, kind.name, err)
 					}
-					s.times[i] = append(s.times[i], float64(took)/float64(o.conns))
+					s.add(i, took, o.conns)
 				}
 			}
 			*kind.into = append(*kind.into, s)

@@ -20,24 +20,37 @@ import (
 type series struct {
 	name  string
 	ways  []string
-	times [][]float64 // of each way in each round: what is compared, in nanoseconds
-	wall  [][]float64 // the same by a clock on the wall, where times are a processor's
+	cpu   [][]float64 // of each way in each turn: nanoseconds of the processors
+	clock [][]float64 // and by the clock
 	alloc []float64   // of each way; nil where it was not counted
 }
 
-// ratio compares two ways round by round, and says how one's time is to the other's.
+func newSeries(name string, ways []string) series {
+	return series{name: name, ways: ways, cpu: make([][]float64, len(ways)), clock: make([][]float64, len(ways))}
+}
+
+// ratio compares the processor time of two ways turn by turn, and says how one's is
+// to the other's.
 func (s series) ratio(way, to string) benchmath.Summary {
-	a, b := s.of(way), s.of(to)
+	return ratio(s.of(s.cpu, way), s.of(s.cpu, to))
+}
+
+// rate compares how often two ways do it in a time by the clock.
+func (s series) rate(way, to string) benchmath.Summary {
+	return ratio(s.of(s.clock, to), s.of(s.clock, way))
+}
+
+func (s series) of(list [][]float64, way string) []float64 { return list[slices.Index(s.ways, way)] }
+
+func (s series) allocs(way string) float64 { return s.alloc[slices.Index(s.ways, way)] }
+
+func ratio(a, b []float64) benchmath.Summary {
 	list := make([]float64, len(a))
 	for i := range a {
 		list[i] = a[i] / b[i]
 	}
 	return summary(list)
 }
-
-func (s series) of(way string) []float64 { return s.times[slices.Index(s.ways, way)] }
-
-func (s series) allocs(way string) float64 { return s.alloc[slices.Index(s.ways, way)] }
 
 // summary is the median with the bounds that it has with 95% confidence.
 func summary(list []float64) benchmath.Summary {
@@ -143,9 +156,12 @@ func (r *results) add(ctx context.Context, o options, name string, calls []call,
 	if after == nil {
 		after = func() error { return nil }
 	}
-	s := series{name: name, times: make([][]float64, len(calls)), wall: make([][]float64, len(calls))}
+	var names []string
 	for _, c := range calls {
-		s.ways = append(s.ways, c.way)
+		names = append(names, c.way)
+	}
+	s := newSeries(name, names)
+	for _, c := range calls {
 		var err error
 		s.alloc = append(s.alloc, testing.AllocsPerRun(100, func() {
 			if e := c.do(); e != nil {
@@ -164,8 +180,7 @@ func (r *results) add(ctx context.Context, o options, name string, calls []call,
 			return err
 		}
 		for _, w := range rand.Perm(len(calls)) { // nobody always follows the same one
-			begin := time.Now()
-			before, err := processorTime()
+			watch, err := start()
 			if err != nil {
 				return err
 			}
@@ -174,12 +189,11 @@ func (r *results) add(ctx context.Context, o options, name string, calls []call,
 					return fmt.Errorf("%s, %s: %w", name, calls[w].way, err)
 				}
 			}
-			used, err := processorTime()
+			t, err := watch.stop()
 			if err != nil {
 				return err
 			}
-			s.times[w] = append(s.times[w], float64(used-before)/block)
-			s.wall[w] = append(s.wall[w], float64(time.Since(begin))/block)
+			s.add(w, t, block)
 			if err := after(); err != nil {
 				return err
 			}
@@ -189,9 +203,33 @@ func (r *results) add(ctx context.Context, o options, name string, calls []call,
 	return nil
 }
 
-// processorTime is what this process has used of the processors, the collection of its
-// garbage included. None of these calls waits for anything, so on an idle machine
-// it passes like time does; on a busy one others' work is not counted.
+// add adds a turn of so many calls.
+func (s *series) add(way int, t lap, calls int) {
+	s.cpu[way] = append(s.cpu[way], float64(t.cpu)/float64(calls))
+	s.clock[way] = append(s.clock[way], float64(t.clock)/float64(calls))
+}
+
+// A lap is the time that something took: what this process has used of the
+// processors, the collection of its garbage included, and by the clock. What waits
+// for nothing takes as long by either on an idle machine; on a busy one the
+// first does not count others' work.
+type lap struct{ cpu, clock time.Duration }
+
+type stopwatch struct {
+	cpu   time.Duration
+	clock time.Time
+}
+
+func start() (stopwatch, error) {
+	cpu, err := processorTime()
+	return stopwatch{cpu, time.Now()}, err
+}
+
+func (w stopwatch) stop() (lap, error) {
+	cpu, err := processorTime()
+	return lap{cpu - w.cpu, time.Since(w.clock)}, err
+}
+
 func processorTime() (time.Duration, error) {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &t); err != nil {
