@@ -1,3 +1,5 @@
+//go:build !android && !ios
+
 // Command docs writes docs/semantics.md and docs/claims.md from the rules in
 // internal/semantics. A test compares the committed pages with what it writes.
 //
