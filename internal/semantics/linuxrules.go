@@ -120,6 +120,7 @@ func linux38() System {
 	s := linux()
 	s.name, s.title = "linux-3.8", "Linux before 3.9"
 	s.options = s.options[:1]
+	s.options[0].known = Known{Source, "3.0.27, 3.4"}
 	s.second = linux38Second
 	s.listen = func(a, b Binding) Answer { return at("listen", linux38Second(a, b)) }
 	known := Known{Source, "3.0.27, 3.4"}
