@@ -189,6 +189,18 @@ func needBoundOnly(t *testing.T) {
 	}
 }
 
+// needMPTCP skips a test on a kernel that was built without Multipath TCP, as Debian's
+// 5.10 was.
+func needMPTCP(t *testing.T) {
+	t.Helper()
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_MPTCP)
+	if err == unix.EPROTONOSUPPORT {
+		t.Skip("no Multipath TCP: ", err)
+	}
+	require.NoError(t, err)
+	require.NoError(t, unix.Close(s))
+}
+
 // The holder that is found is the right one, and what is advised succeeds, or if
 // nothing is, nothing does. The holder is in another process.
 func TestHeld(t *testing.T) {
@@ -272,6 +284,9 @@ func TestHeld(t *testing.T) {
 			}
 			if tt.holder.Proto != udp && !tt.holder.Listen {
 				needBoundOnly(t)
+			}
+			if tt.holder.Proto == mptcp {
+				needMPTCP(t)
 			}
 			at, pid, _ := tt.holder.start(t)
 			address := net.JoinHostPort(tt.host, strconv.Itoa(int(at.Port())))
