@@ -28,6 +28,14 @@ var faultErrnos = []syscall.Errno{
 	unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EAFNOSUPPORT, unix.EINTR,
 }
 
+// errnos are those that are tried everywhere: with -short one of each kind.
+func errnos() []syscall.Errno {
+	if testing.Short() {
+		return []syscall.Errno{unix.ENOPROTOOPT, unix.EINVAL, unix.EMFILE}
+	}
+	return faultErrnos
+}
+
 func saysUnsupported(e syscall.Errno) bool {
 	return e == unix.ENOPROTOOPT || e == unix.EOPNOTSUPP || e == unix.ENOSYS
 }
@@ -166,7 +174,7 @@ func TestFaults(t *testing.T) {
 		require.NoError(t, err, op.name)
 		net := map[testproc.Fault]error{} // what package net makes of it
 		for _, call := range distinct(calls) {
-			for _, errno := range faultErrnos {
+			for _, errno := range errnos() {
 				fault := testproc.Fault{Errno: errno, Call: call}
 				_, _, net[fault] = run(fault, op.theirs)
 			}
@@ -180,7 +188,7 @@ func TestFaults(t *testing.T) {
 			}
 			before := clean()
 			for _, call := range distinct(calls) {
-				for _, errno := range faultErrnos {
+				for _, errno := range errnos() {
 					what := fmt.Sprint(op.name, " ", c, ": ", call, " ", unix.ErrnoName(errno))
 					fault := testproc.Fault{Errno: errno, Call: call}
 					_, hit, err := run(fault, func() (io.Closer, error) { return op.ours(c) })
@@ -250,7 +258,7 @@ func TestSingleFaults(t *testing.T) {
 			}
 			before := clean()
 			for nth, hit := 1, true; hit; nth++ {
-				for _, errno := range faultErrnos {
+				for _, errno := range errnos() {
 					var s io.Closer
 					var err error
 					_, hit = f.Run(testproc.Fault{Errno: errno, Nth: nth}, func() { s, err = op.ours(c) })

@@ -68,7 +68,7 @@ func FuzzConfig(f *testing.F) {
 		}
 	}
 	for n := range places {
-		for _, a := range []uint16{0, 1, 5, 25, 125, 625, 6, 31, 250, 15, 75, 3 * 625, 2 * 125} {
+		for _, a := range []uint16{0, 1, 5, 25, 125, 625, 31, 2 * 125, 4} {
 			f.Add(a, uint16(5), uint8(n))
 			f.Add(uint16(25), a, uint8(n))
 		}
@@ -92,8 +92,10 @@ func FuzzConfig(f *testing.F) {
 			}
 			return conn.(socket), conn.LocalAddr().String(), nil
 		}
+		// The peer of a TCP connection is this process, too, and closes when it likes.
+		counted := runtime.GOOS == "linux" && !(p.dial && strings.HasPrefix(p.network, "tcp"))
 		files := 0
-		if runtime.GOOS == "linux" {
+		if counted {
 			files = openFiles()
 		}
 		first, at, err := openAt(fromNumber(a), p.address)
@@ -110,18 +112,13 @@ func FuzzConfig(f *testing.F) {
 				discard(second)
 			}
 			discard(first)
-		} else if _, _, plain := openAt(reuse.Config{}, p.address); plain == nil {
+		} else if plain, _, nerr := openAt(reuse.Config{}, p.address); nerr == nil {
+			discard(plain)
 			var oe *reuse.OptionError
 			assert.ErrorAs(t, err, &oe, "it is none of package net's")
 		}
-		if runtime.GOOS == "linux" {
-			for range 10_000 { // the peer may still close
-				if openFiles() <= files {
-					return
-				}
-				runtime.Gosched()
-			}
-			assert.Fail(t, "descriptors are left open")
+		if counted {
+			assert.Equal(t, files, openFiles(), "descriptors are left open")
 		}
 	})
 }

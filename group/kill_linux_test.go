@@ -77,6 +77,9 @@ func number(t *testing.T, name string, otherwise uint64) uint64 {
 // REUSE_TEST_KILLS is the number of kills, REUSE_TEST_SEED makes the moments the same
 // again, as far as the processes are.
 func TestKilled(t *testing.T) {
+	if testing.Short() && os.Getenv("REUSE_TEST_KILLS") == "" {
+		t.Setenv("REUSE_TEST_KILLS", "5")
+	}
 	if !testproc.Netns(t) {
 		return
 	}

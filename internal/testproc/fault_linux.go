@@ -75,7 +75,7 @@ func Faulty(t *testing.T) *Faults {
 	exe, err := os.Executable()
 	require.NoError(t, err)
 	pattern := "^" + strings.ReplaceAll(t.Name(), "/", "$/^") + "$"
-	cmd := exec.Command(exe, "-test.run="+pattern, "-test.v", "-test.count=1", "-test.timeout=2m")
+	cmd := exec.Command(exe, "-test.run="+pattern, "-test.v", "-test.count=1", "-test.timeout=2m", fmt.Sprint("-test.short=", testing.Short()))
 	// A signal would have the kernel ask twice about one call.
 	cmd.Env = append(os.Environ(), faultyEnv+"="+t.Name(), "GORACE=atexit_sleep_ms=0", "GODEBUG=asyncpreemptoff=1", "GOGC=off")
 	cmd.ExtraFiles = []*os.File{theirs}
