@@ -26,6 +26,7 @@ var systemChildren = map[string]testproc.Child{
 	"starved":  starved,
 	"refused":  refused,
 	"filtered": filtered,
+	"stranger": stranger,
 }
 
 // sockoptOf reads an option without the package under test.
