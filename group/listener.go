@@ -160,12 +160,14 @@ func (l *listener) passKept() {
 	}
 }
 
+var past = time.Unix(1, 0) // a deadline
+
 // wake has those who wait on the socket look for what is kept. They clear the
 // deadline.
 func (l *listener) wake() {
 	l.deadline.Lock()
 	defer l.deadline.Unlock()
-	_ = l.member.l.SetDeadline(time.Unix(1, 0)) // fails only if it is closed, and all are awake
+	_ = l.member.l.SetDeadline(past) // fails only if it is closed, and all are awake
 }
 
 // abandonKept closes what is kept: nobody will accept it.

@@ -21,8 +21,6 @@ const stall = 10 * time.Millisecond
 // turn.
 const most = 1000
 
-var past = time.Unix(1, 0) // a deadline
-
 // rescue gives what waits for a listener that does not accept to others that do,
 // until the group is drained or closed. While goroutines accept on the sockets they
 // do so themselves.
