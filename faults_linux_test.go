@@ -140,7 +140,7 @@ func clean() state {
 
 // isBack waits until the process has no more than it had. A peer may still be closing.
 func (s state) isBack() bool {
-	for range 10_000 {
+	for range 100_000 {
 		if now := stateNow(); now.files <= s.files && now.goroutines <= s.goroutines {
 			return true
 		}
@@ -154,6 +154,9 @@ func (s state) isBack() bool {
 // prefers. What package net calls is an error where it is one for package net.
 func TestFaults(t *testing.T) {
 	t.Parallel()
+	if !testproc.Netns(t) { // where nobody else takes ports
+		return
+	}
 	f := testproc.Faulty(t)
 	if f == nil {
 		return
@@ -179,7 +182,7 @@ func TestFaults(t *testing.T) {
 				_, _, net[fault] = run(fault, op.theirs)
 			}
 		}
-		for _, c := range faultConfigs() {
+		for i, c := range faultConfigs() {
 			calls, _, err := run(testproc.Fault{}, func() (io.Closer, error) { return op.ours(c) })
 			if err != nil {
 				var oe *reuse.OptionError
@@ -188,6 +191,9 @@ func TestFaults(t *testing.T) {
 			}
 			before := clean()
 			for _, call := range distinct(calls) {
+				if i >= 3 && len(optionsOf(call)) == 0 {
+					continue // it is package net's, and has been seen with those before
+				}
 				for _, errno := range errnos() {
 					what := fmt.Sprint(op.name, " ", c, ": ", call, " ", unix.ErrnoName(errno))
 					fault := testproc.Fault{Errno: errno, Call: call}
@@ -244,6 +250,9 @@ func checkFault(t *testing.T, what string, c reuse.Config, fault testproc.Fault,
 // socket that package net falls back to, or there is an error that has the errno.
 func TestSingleFaults(t *testing.T) {
 	t.Parallel()
+	if !testproc.Netns(t) { // where nobody else takes ports
+		return
+	}
 	f := testproc.Faulty(t)
 	if f == nil {
 		return
@@ -295,6 +304,9 @@ func TestSingleFaults(t *testing.T) {
 // read.
 func TestInspectFaults(t *testing.T) {
 	t.Parallel()
+	if !testproc.Netns(t) { // where nobody else takes ports
+		return
+	}
 	f := testproc.Faulty(t)
 	if f == nil {
 		return

@@ -88,18 +88,18 @@ func TestKilled(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	const size, clients = 2, 8
 	letters := 0
-	fresh := func(address string) (*testproc.Process, string, string) {
+	fresh := func(address string) (p *testproc.Process, letter string) {
 		letters++
-		letter := string(rune('a' + letters%26))
-		return testproc.Start(t, "server", letter, strconv.Itoa(size), "tcp4", address, "1m"), letter, address
+		letter = string(rune('a' + letters%26))
+		return testproc.Start(t, "server", letter, strconv.Itoa(size), "tcp4", address, "1m"), letter
 	}
-	old, oldLetter, address := fresh("127.0.0.1:0")
-	address = old.Ask("listen")
+	old, _ := fresh("127.0.0.1:0")
+	address := old.Ask("listen")
 
 	// How long each step takes, to spread the kills over all of it.
 	var span [3]time.Duration
 	begun := time.Now()
-	next, letter, _ := fresh(address)
+	next, letter := fresh(address)
 	for i, ask := range []func() string{
 		func() string { return next.Ask("listen") },
 		func() string { return next.Ask("takeover 0") },
@@ -110,13 +110,13 @@ func TestKilled(t *testing.T) {
 		begun = time.Now()
 	}
 	require.Equal(t, "ok", next.Ask("settled"))
-	old, oldLetter = next, letter
+	old, oldLetter := next, letter
 
 	when := map[string]int{}
 	allLost, most, outage, allAnswered := 0, 0, 0, 0
 	for range number(t, "REUSE_TEST_KILLS", 20) {
 		stop := requests(address, clients)
-		next, letter, _ := fresh(address)
+		next, letter := fresh(address)
 		killOld := r.IntN(2) == 0
 		victim := next
 		if killOld {
@@ -187,7 +187,7 @@ func TestKilled(t *testing.T) {
 				until = listened
 			}
 		case drained: // the old one has closed, although the newcomer is killed: nobody is left
-			survivor, survives, _ = fresh(address)
+			survivor, survives = fresh(address)
 			require.Equal(t, address, survivor.Ask("listen"), what)
 			until = time.Now()
 		}
@@ -208,7 +208,7 @@ func TestKilled(t *testing.T) {
 		allAnswered += answered
 
 		// The next newcomer settles, and nothing is left.
-		last, lastLetter, _ := fresh(address)
+		last, lastLetter := fresh(address)
 		require.Equal(t, address, last.Ask("listen"))
 		require.Equal(t, "ok", last.Ask("takeover 0"))
 		require.Equal(t, "ok", survivor.Ask("drain"))
