@@ -36,11 +36,14 @@ func key(ip net.IP, zone string, port int, dual bool) string {
 }
 
 func (g *Group) key() string {
-	at := g.Addr().(*net.TCPAddr)
-	return key(at.IP, at.Zone, at.Port, g.network == "tcp" && at.IP.To4() == nil && at.IP.IsUnspecified())
+	m := g.first()
+	if m == nil {
+		return "" // nobody has that
+	}
+	return listenerKey(m.l)
 }
 
-// listenerKey is the key of a plain listener's address.
+// listenerKey is the key of a listener's address.
 func listenerKey(l *net.TCPListener) string {
 	at := l.Addr().(*net.TCPAddr)
 	dual := false
@@ -52,31 +55,6 @@ func listenerKey(l *net.TCPListener) string {
 		})
 	}
 	return key(at.IP, at.Zone, at.Port, dual)
-}
-
-// addressKey is the key of the address that Listen binds for a network.
-func addressKey(network string, at *net.TCPAddr) string {
-	ip := at.IP
-	if network == "tcp" && (ip == nil || ip.IsUnspecified()) && dualStack() {
-		return key(net.IPv6unspecified, "", at.Port, true)
-	}
-	if ip == nil && network == "tcp6" {
-		ip = net.IPv6unspecified
-	} else if ip == nil {
-		ip = net.IPv4zero
-	}
-	return key(ip, at.Zone, at.Port, false)
-}
-
-// dualStack tells whether a wildcard listener of network "tcp" is one of both
-// families, as package net decides it.
-func dualStack() bool {
-	l, err := net.Listen("tcp", ":0")
-	if err != nil {
-		return true
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).IP.To4() == nil
 }
 
 var errNotSteered = errors.New("no process has taken over")

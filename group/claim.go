@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -20,7 +21,9 @@ import (
 // The groups of a user are in order, and one that has taken over claims so, in
 // files of a directory that is the user's alone. The system frees their locks when
 // a process dies, however it does. Processes with different temporary directories
-// ($TMPDIR) do not see each other's claims, and Drain fails.
+// ($TMPDIR) do not see each other's claims, and Drain fails; so it does if another user
+// made a directory of that name first. Those in jails and routing domains of their own
+// should not share one.
 
 // directory returns the directory, and makes it if need be.
 func directory() (string, error) {
@@ -81,9 +84,12 @@ func (l *lock) acquire(ctx context.Context) error {
 	}
 	text := make([]byte, 20)
 	n, err := l.file.ReadAt(text, 0)
-	last, perr := strconv.ParseUint(string(text[:n]), 10, 64)
-	if n > 0 && perr != nil {
-		return fmt.Errorf("%s holds no number: %w", l.file.Name(), errors.Join(perr, err))
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	last, err := strconv.ParseUint(string(text[:n]), 10, 64)
+	if n > 0 && err != nil {
+		return fmt.Errorf("%s holds no number: %w", l.file.Name(), err)
 	}
 	// The clock, so that a directory that was lost does not begin again at 1.
 	l.order = max(last+1, uint64(time.Now().UnixNano()))
@@ -94,6 +100,7 @@ func (l *lock) acquire(ctx context.Context) error {
 // release frees the lock. A nil lock is free.
 func (l *lock) release() {
 	if l != nil {
+		_ = flock(l.file, unix.LOCK_UN) // see endClaim; Close frees it, too
 		l.file.Close()
 	}
 }
@@ -126,11 +133,28 @@ func newClaim(ctx context.Context, key string, order uint64) (*os.File, error) {
 	return file, nil
 }
 
+// endClaim frees the lock, which is what counts, also if somebody has removed the
+// file. A child between fork and exec has a copy of the descriptor; closing ours would
+// leave it locked for so long.
 func endClaim(file *os.File) error {
 	if file == nil {
 		return nil
 	}
-	return errors.Join(os.Remove(file.Name()), file.Close())
+	_ = os.Remove(file.Name())
+	return errors.Join(flock(file, unix.LOCK_UN), file.Close())
+}
+
+// isThere tells whether others see a claim.
+func isThere(file *os.File) bool {
+	if file == nil {
+		return false
+	}
+	mine, err := file.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Lstat(file.Name())
+	return err == nil && os.SameFile(mine, there)
 }
 
 // claimed returns nil if a live group later in the order has claimed an address.
@@ -157,10 +181,13 @@ func claims(dir string, f func(name, key string, order uint64, live bool)) error
 		return err
 	}
 	for _, e := range entries {
-		end := max(0, strings.LastIndexByte(e.Name(), ' '))
-		order, err := strconv.ParseUint(strings.TrimPrefix(e.Name()[end:], " "), 10, 64)
-		if err != nil {
+		words := strings.Split(e.Name(), " ")
+		if len(words) != 4 || !e.Type().IsRegular() {
 			continue // no claim
+		}
+		order, err := strconv.ParseUint(words[3], 10, 64)
+		if err != nil {
+			continue
 		}
 		name := filepath.Join(dir, e.Name())
 		file, err := os.OpenFile(name, os.O_RDWR|unix.O_NOFOLLOW, 0)
@@ -175,7 +202,7 @@ func claims(dir string, f func(name, key string, order uint64, live bool)) error
 		if err != nil && !errors.Is(err, unix.EWOULDBLOCK) {
 			return err
 		}
-		f(name, e.Name()[:end], order, err != nil)
+		f(name, strings.Join(words[:3], " "), order, err != nil)
 	}
 	return nil
 }

@@ -40,8 +40,15 @@ func (g *Group) drainAll(ctx context.Context) error {
 	}
 	g.drain(ctx, members, &reasons)
 	members, left := g.takeMembers()
-	g.end(members, left)
-	for _, m := range append(members, left...) {
+	members = append(members, left...)
+	for _, m := range members { // ends when users have what it accepted last
+		select {
+		case <-m.done:
+		case <-ctx.Done():
+		}
+	}
+	g.end(members, nil)
+	for _, m := range members {
 		if n := m.abandoned.Load(); n > 0 {
 			reasons.add(int(n), "not taken by Accept")
 		}
@@ -55,8 +62,10 @@ func (g *Group) drain(ctx context.Context, members []*member, r *reasons) {
 	if err := g.detachHold(); err != nil {
 		r.addError(0, err)
 	}
-	if err := g.succeeded(ctx, members); err != nil {
-		r.addError(0, err)
+	first := members[0]
+	alone := g.succeeded(ctx, members)
+	if alone != nil {
+		r.addError(0, alone)
 		// Nobody else serves, or anybody: new connections are to find no listener.
 		for _, m := range members {
 			if err := blind(m.l); err != nil {
@@ -64,12 +73,13 @@ func (g *Group) drain(ctx context.Context, members []*member, r *reasons) {
 			}
 		}
 	}
-	first := members[0]
 	if n, err := handshakes(ctx, first.l, g.patience(first.l)); err != nil {
 		r.addError(n, err)
 	} else if n > 0 {
 		r.add(n, "handshakes not finished")
 	}
+	ctx, cancel := comeToAnEnd(ctx, alone)
+	defer cancel()
 	g.mu.Lock()
 	left := slices.Clone(g.left)
 	g.mu.Unlock()
@@ -90,6 +100,11 @@ func (g *Group) drain(ctx context.Context, members []*member, r *reasons) {
 		return true, accepts, nil
 	}); err != nil {
 		r.addError(0, err) // what is left is counted when it is closed
+	}
+	if alone == nil { // and still not
+		if err := g.succeeded(ctx, members); err != nil {
+			r.addError(0, err)
+		}
 	}
 	for _, m := range members {
 		if n, err := m.closeEmpty(ctx); err != nil {
@@ -156,8 +171,9 @@ func drainListener(ctx context.Context, l net.Listener) error {
 	if _, err := queued(tcp); err != nil {
 		return err
 	}
-	if err := listenerSucceeded(ctx, tcp); err != nil {
-		r.addError(0, err)
+	alone := listenerSucceeded(ctx, tcp)
+	if alone != nil {
+		r.addError(0, alone)
 		if err := blind(tcp); err != nil {
 			r.addError(0, err)
 		}
@@ -171,6 +187,8 @@ func drainListener(ctx context.Context, l net.Listener) error {
 	} else if n > 0 {
 		r.add(n, "handshakes not finished")
 	}
+	ctx, cancel := comeToAnEnd(ctx, alone)
+	defer cancel()
 	left := 0
 	for since := time.Now(); time.Since(since) < seldom; {
 		n, err := queued(tcp)
@@ -185,6 +203,11 @@ func drainListener(ctx context.Context, l net.Listener) error {
 			break
 		}
 	}
+	if alone == nil { // and still not
+		if err := listenerSucceeded(ctx, tcp); err != nil {
+			r.addError(0, err)
+		}
+	}
 	if err := blind(tcp); err != nil {
 		r.addError(0, err)
 	}
@@ -195,6 +218,15 @@ func drainListener(ctx context.Context, l net.Listener) error {
 		r.addError(0, err)
 	}
 	return r.err()
+}
+
+// comeToAnEnd limits the wait for a moment without connections where they cannot be
+// kept away from who is alone.
+func comeToAnEnd(ctx context.Context, alone error) (context.Context, context.CancelFunc) {
+	if alone == nil || canBlind {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, time.Second)
 }
 
 // reasons why a drain may have lost something.

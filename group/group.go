@@ -33,12 +33,16 @@
 // listens has taken over. TakeOver makes sure that it is so, and Drain waits likewise.
 // A group's other listeners are idle there. Set Config.Socket to Port: On; FreeBSD's
 // PortLB spreads connections over old and new listeners, and nothing steers them.
-// Measured on FreeBSD 14.0: with Port the old listener, closed 100 ms after the new one
-// listened, lost 0 of 6,696 connections, with PortLB 114 of 3,733. The others: read in
-// their sources, and who gets the connections also measured on NetBSD 7.99. FreeBSD
-// before 14 is like macOS. In rare moments these kernels choose an older listener
-// after all (FreeBSD on a wildcard address when a lock is contended, OpenBSD when it
-// enlarges a table: both source).
+// Measured on FreeBSD 14.0 with one processor: with Port the old listener, closed 100 ms
+// after the new one listened, lost 0 of 6,696 connections, with PortLB 114 of 3,733. The
+// others: read in their sources, and who gets the connections also measured on NetBSD
+// 7.99. FreeBSD before 14 is like macOS.
+//
+// What remains there: a new socket gets the connections from its bind on, and between
+// that and listen, some microseconds, it refuses them (FreeBSD, measured) or leaves them
+// to be tried again (NetBSD, measured); so open few listeners. In rare moments these
+// kernels choose an older listener after all: FreeBSD on a wildcard address when a lock
+// is contended, OpenBSD when it enlarges a table (both source).
 //
 // DragonFly gives the queue of a listener that closes, and its handshakes, to another
 // that shares the address (source, 3.6 and later): close the old one when the new one
@@ -190,7 +194,7 @@ func (c Config) Listen(ctx context.Context, network, address string) (*Group, er
 		g.closeMembers()
 		return nil, err
 	}
-	if c.Rescue {
+	if c.Rescue && c.Size > 1 {
 		g.stalled, g.rescued = make(chan result), make(chan struct{})
 		go g.rescue()
 	}
@@ -211,7 +215,7 @@ func (g *Group) open(ctx context.Context, lc *net.ListenConfig, address string) 
 	var held *lock
 	defer func() { held.release() }()
 	if at.Port != 0 {
-		if held, err = g.lockAddress(ctx, addressKey(g.network, at)); err != nil {
+		if held, err = g.lockAddress(ctx, at); err != nil {
 			return listenError(g.network, err)
 		}
 	}
@@ -232,7 +236,7 @@ func (g *Group) open(ctx context.Context, lc *net.ListenConfig, address string) 
 			continue
 		}
 		if at.Port == 0 {
-			if held, err = g.lockAddress(ctx, addressKey(g.network, l.Addr().(*net.TCPAddr))); err != nil {
+			if held, err = g.lockAddress(ctx, l.Addr().(*net.TCPAddr)); err != nil {
 				return listenError(g.network, err)
 			}
 		}
@@ -344,7 +348,7 @@ func (g *Group) Close() error {
 //
 // Where the listener bound last gets the connections anyway, TakeOver makes sure that
 // it is one of this group, and that is all: of a generation's processes the one that
-// listened last calls it, handshakes under way finish here, and nobody waits.
+// listened last calls it, and nobody waits.
 //
 // An error means that nothing is steered. It wraps [errors.ErrUnsupported] where the
 // kernel does not let new connections be steered (see Other systems above);

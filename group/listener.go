@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,7 @@ type listener struct {
 
 	deadline sync.Mutex // orders changes of the socket's deadline
 	kicked   bool       // it is to stay until nobody accepts on the socket
+	hurried  bool       // it is to stay until rescue has accepted, or not
 
 	waiting atomic.Int32  // calls of Accept
 	taken   atomic.Uint64 // connections that they returned
@@ -93,6 +95,7 @@ func (l *listener) accept() (net.Conn, error) {
 			if err := l.clearDeadline(); err != nil && !isClosed(err) {
 				return nil, err
 			}
+			runtime.Gosched() // to who has the deadline, if it must stay
 		case isClosed(err):
 			return nil, l.closedError("accept")
 		default:
@@ -101,14 +104,21 @@ func (l *listener) accept() (net.Conn, error) {
 	}
 }
 
-// clearDeadline has the socket accept again, unless nobody is to.
+// clearDeadline has the socket accept again, unless nobody is to, or something is
+// kept: whoever is about to accept on the socket is to look there first.
 func (l *listener) clearDeadline() error {
 	l.deadline.Lock()
 	defer l.deadline.Unlock()
-	if l.kicked {
+	if l.kicked || l.hurried || l.hasKept() {
 		return nil
 	}
 	return l.member.l.SetDeadline(time.Time{})
+}
+
+func (l *listener) hasKept() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.kept) > 0
 }
 
 // takeKept returns a connection that was kept, nil if there is none.
@@ -129,6 +139,35 @@ func (l *listener) popKept() (k kept, ok bool) {
 	}
 	k, l.kept = l.kept[0], l.kept[1:]
 	return k, true
+}
+
+// passKept gives what is kept to another listener, as this one has ended, or closes
+// what is its own.
+func (l *listener) passKept() {
+	for k, ok := l.popKept(); ok; k, ok = l.popKept() {
+		to := l.g.openListener()
+		if to == nil || k.from == l.member {
+			k.from.abandon(k.conn)
+			continue
+		}
+		to.mu.Lock()
+		to.kept = append(to.kept, k)
+		to.mu.Unlock()
+		to.wake()
+		if to.isEnded() { // meanwhile
+			to.passKept()
+		}
+	}
+}
+
+var past = time.Unix(1, 0) // a deadline
+
+// wake has those who wait on the socket look for what is kept. They clear the
+// deadline.
+func (l *listener) wake() {
+	l.deadline.Lock()
+	defer l.deadline.Unlock()
+	_ = l.member.l.SetDeadline(past) // fails only if it is closed, and all are awake
 }
 
 // abandonKept closes what is kept: nobody will accept it.
@@ -196,7 +235,7 @@ func (g *Group) closeListener(l *listener) error {
 	g.mu.Unlock()
 	err := l.member.close()
 	<-l.member.done
-	l.abandonKept()
+	l.passKept()
 	return err
 }
 

@@ -37,7 +37,9 @@ func lockName(key string) string {
 }
 
 // lockAddress holds the lock while the group's listeners open.
-func (*Group) lockAddress(ctx context.Context, key string) (*lock, error) { return acquire(ctx, key) }
+func (g *Group) lockAddress(ctx context.Context, at *net.TCPAddr) (*lock, error) {
+	return acquire(ctx, addressKey(g.network, at))
+}
 
 // acquire waits until the lock is free, or ctx ends.
 func acquire(ctx context.Context, key string) (*lock, error) {
@@ -174,4 +176,29 @@ func ownPeer(c *net.UnixConn) error {
 		return fmt.Errorf("group: user %d has the lock of this address", peer.Uid)
 	}
 	return nil
+}
+
+// addressKey is the key of the address that Listen binds for a network.
+func addressKey(network string, at *net.TCPAddr) string {
+	ip := at.IP
+	if network == "tcp" && (ip == nil || ip.IsUnspecified()) && dualStack() {
+		return key(net.IPv6unspecified, "", at.Port, true)
+	}
+	if ip == nil && network == "tcp6" {
+		ip = net.IPv6unspecified
+	} else if ip == nil {
+		ip = net.IPv4zero
+	}
+	return key(ip, at.Zone, at.Port, false)
+}
+
+// dualStack tells whether a wildcard listener of network "tcp" is one of both
+// families, as package net decides it.
+func dualStack() bool {
+	l, err := net.Listen("tcp", ":0")
+	if err != nil {
+		return true
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).IP.To4() == nil
 }

@@ -39,7 +39,7 @@ type steered struct {
 // lockAddress keeps others of this user from opening a group at the same time, so
 // that the groups' order is that in which they are bound. A group without a place
 // in it can serve, but not take over.
-func (g *Group) lockAddress(ctx context.Context, _ string) (*lock, error) {
+func (g *Group) lockAddress(ctx context.Context, _ *net.TCPAddr) (*lock, error) {
 	if !wanted(g.config.Socket.Port) {
 		return nil, nil
 	}
@@ -70,7 +70,7 @@ func (g *Group) steerHere(ctx context.Context, _ int) error {
 	if err := g.probe(ctx); err != nil {
 		return err
 	}
-	if g.claim != nil {
+	if isThere(g.claim) {
 		return nil
 	}
 	claim, err := newClaim(ctx, g.key(), g.order)
@@ -78,8 +78,12 @@ func (g *Group) steerHere(ctx context.Context, _ int) error {
 		return err
 	}
 	g.mu.Lock()
+	old := g.claim
 	g.claim = claim
 	g.mu.Unlock()
+	if old != nil {
+		old.Close() // somebody had removed it
+	}
 	return nil
 }
 
@@ -124,16 +128,6 @@ func release() (major int) {
 	return major
 }
 
-// first returns an open member.
-func (g *Group) first() *member {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if len(g.members) == 0 {
-		return nil
-	}
-	return g.members[0]
-}
-
 // probe connects to the group's address and returns nil if the group got that.
 func (g *Group) probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -152,11 +146,14 @@ func (g *Group) probe(ctx context.Context) error {
 		})
 		return errors.Join(cerr, err)
 	}}
-	defer func() { g.probes.remove(from) }()
 	conn, err := d.DialContext(ctx, "tcp", at.String())
 	if err != nil {
+		if ctx.Err() == nil {
+			g.probes.remove(from)
+		} // else it may be in a queue nevertheless, and is still to be swallowed
 		return fmt.Errorf("group: a probe did not connect: %w", err)
 	}
+	defer g.probes.remove(from)
 	defer conn.Close()
 	_ = conn.(*net.TCPConn).SetLinger(0)
 	_, _ = conn.Write([]byte{0}) // an accept filter may wait for it; fails if it has been swallowed
@@ -198,7 +195,8 @@ func (g *Group) detachHold() error {
 }
 
 // handshakes waits for those under way, which nothing shows here. On FreeBSD they
-// belong to no listener and finish at the newest (source, tcp_syncache.c). The
+// belong to no listener and finish at the newest (from memory of tcp_syncache.c, not
+// measured with a slow network). The
 // others drop them with the listener that has received the SYN (source,
 // syn_cache_cleanup): they need time.
 func handshakes(ctx context.Context, _ *net.TCPListener, patience time.Duration) (int, error) {
@@ -209,11 +207,14 @@ func handshakes(ctx context.Context, _ *net.TCPListener, patience time.Duration)
 }
 
 // queued tells how many connections a listener has not accepted yet: kqueue counts
-// them, on each of these systems.
+// them, on each of these systems. It needs a descriptor; without one it is 1 at least.
 func queued(l *net.TCPListener) (n int, err error) {
+	if some, err := readable(l); err != nil || !some {
+		return 0, err
+	}
 	kq, err := unix.Kqueue()
 	if err != nil {
-		return 0, os.NewSyscallError("kqueue", err)
+		return 1, nil
 	}
 	defer unix.Close(kq)
 	err = onSocket(l, func(fd int) error {
@@ -228,7 +229,9 @@ func queued(l *net.TCPListener) (n int, err error) {
 	return n, err
 }
 
-// What Linux needs, and these systems do not.
+// What Linux needs, and these systems do not or cannot have.
+
+const canBlind = false
 
 func (g *Group) settled() bool                  { return true }
 func (g *Group) stopHolding()                   {}

@@ -43,9 +43,6 @@ func TestNotSucceeded(t *testing.T) {
 		do   func(old, next *testproc.Process)
 	}{
 		{"nobody has taken over", func(_, _ *testproc.Process) {}},
-		{"an older one has", func(old, next *testproc.Process) {
-			assert.Equal(t, "ok", next.Ask("takeover"))
-		}},
 		{"and died", func(_, next *testproc.Process) {
 			assert.Equal(t, "ok", next.Ask("takeover"))
 			next.Kill()
@@ -57,20 +54,49 @@ func TestNotSucceeded(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			list, address := generations(t, 2)
+			list, _ := generations(t, 2)
 			old, next := list[0], list[1]
 			tt.do(old, next)
-			if tt.name == "an older one has" {
-				newest := testproc.Start(t, "generation", "group", "Port", "tcp4", address)
-				require.Equal(t, address, newest.Ask("listen"))
-				assertFails(t, newest.Ask("drain"))
-				assert.Equal(t, "ok", old.Ask("drain"), "but that counts for the oldest")
-				assert.NoError(t, ask(address))
-				return
-			}
 			assertFails(t, old.Ask("drain"))
 		})
 	}
+}
+
+// Who has taken over is no successor of one that listens later.
+func TestOlderSuccessor(t *testing.T) {
+	t.Parallel()
+	list, address := generations(t, 2)
+	assert.Equal(t, "ok", list[1].Ask("takeover"))
+	newest := testproc.Start(t, "generation", "group", "Port", "tcp4", address)
+	require.Equal(t, address, newest.Ask("listen"))
+	assertFails(t, newest.Ask("drain"))
+	assert.Equal(t, "ok", list[0].Ask("drain"), "but it is the successor of the oldest")
+	assert.NoError(t, ask(address))
+}
+
+// Nothing keeps connections away from the only one; Drain ends nevertheless.
+func TestDrainUnderLoadAlone(t *testing.T) {
+	t.Parallel()
+	list, address := generations(t, 1)
+	stop := load(address, 8)
+	assertFails(t, list[0].Ask("drain"))
+	stop()
+}
+
+// A claim that somebody has removed is no reason for Drain to fail, and TakeOver
+// makes it anew.
+func TestClaimRemoved(t *testing.T) { // not parallel: it changes the environment
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	list, address := generations(t, 1)
+	g, err := group.Config{Socket: reuse.Config{Port: reuse.On}, Size: 1, Handshake: time.Millisecond}.Listen(t.Context(), "tcp4", address)
+	require.NoError(t, err)
+	require.NoError(t, g.TakeOver(t.Context(), 0))
+	require.NoError(t, os.RemoveAll(filepath.Join(dir, group.DirectoryName())))
+	require.NoError(t, g.TakeOver(t.Context(), 0))
+	assert.Equal(t, "ok", list[0].Ask("drain"))
+	require.NoError(t, os.RemoveAll(filepath.Join(dir, group.DirectoryName())))
+	require.NoError(t, g.Close())
 }
 
 // Of several newcomers only the last can take over, whatever the order in which they try.

@@ -47,13 +47,12 @@ type (
 	lock    struct{}
 )
 
-func (*lock) release()                                            {}
-func (*Group) lockAddress(context.Context, string) (*lock, error) { return nil, nil }
-func addressKey(string, *net.TCPAddr) string                      { return "" }
-func detach(*member) error                                        { return nil }
-func blind(*net.TCPListener) error                                { return nil }
-func cookieOf(*net.TCPListener) (uint64, error)                   { return 0, nil }
-func (g *Group) stopHolding()                                     {}
-func (g *Group) releaseHold()                                     { g.steered = steered{} }
-func (g *Group) detachHold() error                                { return nil }
-func (g *Group) standIn(*listener)                                {}
+func (*lock) release()                                                  {}
+func (*Group) lockAddress(context.Context, *net.TCPAddr) (*lock, error) { return nil, nil }
+func detach(*member) error                                              { return nil }
+func blind(*net.TCPListener) error                                      { return nil }
+func cookieOf(*net.TCPListener) (uint64, error)                         { return 0, nil }
+func (g *Group) stopHolding()                                           {}
+func (g *Group) releaseHold()                                           { g.steered = steered{} }
+func (g *Group) detachHold() error                                      { return nil }
+func (g *Group) standIn(*listener)                                      {}

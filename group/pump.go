@@ -130,11 +130,18 @@ func (m *member) run(probes *probes) {
 	for {
 		conn, err := m.l.AcceptTCP()
 		switch {
-		case isClosed(err), errors.Is(err, os.ErrDeadlineExceeded):
+		case isClosed(err):
 			return
-		case err != nil: // too many open files, say: the user decides
-			if !m.pass(result{err: err}) {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			select {
+			case <-m.direct:
 				return
+			default: // meant for users who accepted here before
+				_ = m.to.clearDeadline()
+			}
+		case err != nil: // too many open files, say: the user decides
+			if !m.pass(result{err: err}) { // who has gone
+				time.Sleep(5 * time.Millisecond)
 			}
 		default:
 			m.held.Add(1)

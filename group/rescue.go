@@ -3,6 +3,7 @@
 package group
 
 import (
+	"errors"
 	"net"
 	"os"
 	"time"
@@ -16,7 +17,9 @@ const canRescue = true
 // and took none meanwhile, does not accept.
 const stall = 10 * time.Millisecond
 
-var past = time.Unix(1, 0) // a deadline
+// most is how many connections of one listener are given away before the next one's
+// turn.
+const most = 1000
 
 // rescue gives what waits for a listener that does not accept to others that do,
 // until the group is drained or closed. While goroutines accept on the sockets they
@@ -36,7 +39,7 @@ func (g *Group) rescue() {
 		for i, l := range g.listeners {
 			again := waited[i] && taken[i] == l.taken.Load()
 			waited[i], taken[i] = l.hasWaiting(), l.taken.Load()
-			for again && waited[i] && g.shut.Err() == nil {
+			for n := 0; n < most && again && waited[i] && g.shut.Err() == nil; n++ {
 				to := g.idle(l, &next)
 				if to == nil {
 					break // all are busy, and may be free at the next tick
@@ -54,8 +57,8 @@ func (g *Group) rescue() {
 // idle returns a listener other than l on which somebody waits, each in its turn.
 func (g *Group) idle(l *listener, next *int) *listener {
 	for range g.listeners {
-		to := g.listeners[*next%len(g.listeners)]
-		*next++
+		to := g.listeners[*next]
+		*next = (*next + 1) % len(g.listeners)
 		if to != l && to.waiting.Load() > 0 && !to.isEnded() {
 			return to
 		}
@@ -65,10 +68,11 @@ func (g *Group) idle(l *listener, next *int) *listener {
 
 // hasWaiting tells whether there are connections for Accept to return.
 func (l *listener) hasWaiting() bool {
-	l.mu.Lock()
-	kept := len(l.kept)
-	l.mu.Unlock()
-	return kept > 0 || readable(l.member.l)
+	if l.hasKept() {
+		return true
+	}
+	yes, err := readable(l.member.l)
+	return yes && err == nil
 }
 
 // take takes a connection in place of the user. Should he be faster, Accept is given
@@ -79,10 +83,13 @@ func (l *listener) take() (kept, bool) {
 	if k, ok := l.popKept(); ok {
 		return k, true
 	}
-	if l.pumped || l.isEnded() || !readable(l.member.l) || !l.hurry() {
+	if yes, err := readable(l.member.l); !yes || err != nil || l.pumped || l.isEnded() || !l.hurry() {
 		return kept{}, false
 	}
 	conn, err := l.member.l.Accept()
+	l.deadline.Lock()
+	l.hurried = false
+	l.deadline.Unlock()
 	_ = l.clearDeadline() // fails only if the socket is closed
 	if err != nil {
 		return kept{}, false
@@ -95,7 +102,8 @@ func (l *listener) take() (kept, bool) {
 func (l *listener) hurry() bool {
 	l.deadline.Lock()
 	defer l.deadline.Unlock()
-	return !l.kicked && l.member.l.SetDeadline(time.Now().Add(time.Millisecond)) == nil
+	l.hurried = !l.kicked && l.member.l.SetDeadline(time.Now().Add(time.Millisecond)) == nil
+	return l.hurried
 }
 
 // give gives what l cannot use to another. While goroutines accept, anybody may have
@@ -130,27 +138,22 @@ func (l *listener) keep(k kept) {
 	l.kept = append(l.kept, k)
 	l.mu.Unlock()
 	if l.isEnded() { // and nobody looks any more
-		l.abandonKept()
+		l.passKept()
 	}
 }
 
-// wake has those who wait on the socket look for what is kept. They clear the
-// deadline.
-func (l *listener) wake() {
-	l.deadline.Lock()
-	defer l.deadline.Unlock()
-	_ = l.member.l.SetDeadline(past) // fails only if it is closed, and all are awake
-}
-
 // readable tells whether a listener has connections in its queue.
-func readable(l *net.TCPListener) (yes bool) {
-	_ = onSocket(l, func(fd int) error {
+func readable(l *net.TCPListener) (yes bool, err error) {
+	err = onSocket(l, func(fd int) error {
 		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		n, err := unix.Poll(fds, 0)
-		yes = err == nil && n > 0
+		for errors.Is(err, unix.EINTR) {
+			n, err = unix.Poll(fds, 0)
+		}
+		yes = n > 0
 		return os.NewSyscallError("poll", err)
 	})
-	return yes
+	return yes, err
 }
 
 // onSocket calls f with a listener's descriptor.

@@ -134,3 +134,35 @@ func TestRescueNobody(t *testing.T) {
 	var late net.Error
 	require.False(t, err == nil || errors.As(err, &late) && late.Timeout(), "the connection is left open")
 }
+
+// Two goroutines wait on the one listener that accepts, and each returns one of two
+// connections that are rescued at the same time.
+func TestRescueTwoWaiting(t *testing.T) {
+	t.Parallel()
+	for range 10 {
+		g, err := group.Config{Socket: reuse.Config{Port: reuse.On}, Size: 2, Rescue: true}.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+		if errors.Is(err, errors.ErrUnsupported) {
+			t.Skip(err)
+		}
+		require.NoError(t, err)
+		got := make(chan error, 2)
+		for range cap(got) {
+			go func() { // and does not come back
+				c, err := g.Listeners()[0].Accept()
+				if err == nil {
+					c.Close()
+				}
+				got <- err
+			}()
+		}
+		for range cap(got) {
+			c, err := net.Dial("tcp4", g.Addr().String())
+			require.NoError(t, err)
+			defer c.Close()
+		}
+		for range cap(got) {
+			require.NoError(t, <-got)
+		}
+		require.NoError(t, g.Close())
+	}
+}

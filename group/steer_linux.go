@@ -100,6 +100,8 @@ func detach(m *member) error {
 	})
 }
 
+const canBlind = true
+
 // blind hides a listener from new connections; its queue stays. The kernel takes
 // a closing socket out of its group before it takes it out of the list in which
 // listeners are looked up, and a SYN in between would reach it. Bound to an

@@ -46,3 +46,13 @@ func (g *Group) allMembers() []*member {
 	defer g.mu.Unlock()
 	return slices.Clone(g.members)
 }
+
+// first returns an open member, nil if there is none.
+func (g *Group) first() *member {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.members) == 0 {
+		return nil
+	}
+	return g.members[0]
+}

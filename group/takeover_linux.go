@@ -59,16 +59,6 @@ type steered struct {
 	failed error // what could not be undone
 }
 
-// first returns an open member, through which the kernel's group can be changed.
-func (g *Group) first() *member {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if len(g.members) == 0 {
-		return nil
-	}
-	return g.members[0]
-}
-
 // own returns the members that are not spares.
 func (g *Group) own() []*member {
 	return slices.DeleteFunc(g.allMembers(), func(m *member) bool { return m.spare() })
