@@ -20,8 +20,8 @@ import (
 // The kernel is asked by sock_diag, which filters by port. With 20,000 listening
 // sockets on the machine an answer takes 5 ms for a family, of which 4 are the search
 // for sockets that are bound only; /proc/net/tcp, which prints every socket, takes
-// 80 ms, and gopsutil, which also looks for all their processes, 1,200 (measured,
-// 6.18, 2 cores; see BenchmarkHolders).
+// 80 ms, and gopsutil, which reads all sockets and looks for all their processes,
+// 1,200 (measured, 6.18, 2 cores; see BenchmarkHolders, which names the yardstick).
 //
 // The messages are framed by mdlayher/netlink, and not by the core's own
 // internal/sockdiag: it hands over one message after the other, so that a count of
@@ -101,17 +101,24 @@ func (t target) look(ctx context.Context) ([]Holder, error) {
 	var list []Holder
 	var inodes []uint32
 	err := t.sockets(ctx, func(s *socket) {
-		s.addZone()
-		if !t.overlaps(s.local.Addr(), s.v6only) {
+		device := s.addZone()
+		if !t.overlaps(s.local.Addr(), s.v6only) && !t.overlapsConnection(s) {
 			return
+		}
+		if zone := t.local.Addr().Zone(); zone != "" && device != "" && zone != device {
+			return // a socket with a zone is bound to that device
 		}
 		h := Holder{
 			Network: networkOf(t.proto, s.local.Addr(), s.v6only),
+			Device:  device,
 			Local:   s.local,
 			Remote:  s.remote,
 			State:   stateName(t.proto, s.state),
 			UID:     int(s.uid),
 			orphan:  s.inode == 0,
+		}
+		if s.local.Addr().Zone() != "" {
+			h.Device = "" // it says the same
 		}
 		if s.inode == 0 && s.uid == 0 {
 			h.UID = -1 // of what no process has, older kernels say 0
@@ -126,6 +133,14 @@ func (t target) look(ctx context.Context) ([]Holder, error) {
 		return nil, err
 	}
 	return list, nil
+}
+
+// overlapsConnection tells whether an IPv6 connection may be in the way although its
+// address is not: one of a dual-stack socket counts beside 0.0.0.0, but not beside
+// another IPv4 address (measured, 6.18). The kernel tells of no connection whether its
+// socket is dual-stack.
+func (t target) overlapsConnection(s *socket) bool {
+	return t.local.Addr() == netip.IPv4Unspecified() && s.local.Addr().Is6() && s.remote.IsValid()
 }
 
 // sockets calls yield for each socket that has the target's port, or any port if it
@@ -255,17 +270,19 @@ func (s *socket) parse(b []byte) error {
 }
 
 // addZone gives a link-local address the name of its interface, or else its number,
-// as package net does.
-func (s *socket) addZone() {
-	ip := s.local.Addr()
-	if !ip.Is6() || !ip.IsLinkLocalUnicast() || s.device == 0 {
-		return
+// as package net does. It returns the name of the device that the socket is bound to.
+func (s *socket) addZone() (device string) {
+	if s.device == 0 {
+		return ""
 	}
-	name := strconv.Itoa(int(s.device))
+	device = strconv.Itoa(int(s.device))
 	if i, err := net.InterfaceByIndex(int(s.device)); err == nil {
-		name = i.Name
+		device = i.Name
 	}
-	s.local = netip.AddrPortFrom(ip.WithZone(name), s.local.Port())
+	if ip := s.local.Addr(); ip.Is6() && ip.IsLinkLocalUnicast() {
+		s.local = netip.AddrPortFrom(ip.WithZone(device), s.local.Port())
+	}
+	return device
 }
 
 // dualStack tells whether package net makes a dual-stack socket for a wildcard.

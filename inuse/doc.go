@@ -39,17 +39,23 @@
 //
 // No system shows the options of another process's socket. What a [Report] says of
 // them is a conclusion from the kernel's rules, and Advice that depends on more says
-// on what.
+// on what. It supposes that no socket's options were changed after its bind.
 //
 // # Linux
 //
 // The sockets are those of the caller's network namespace. A socket of the same
-// address in another one is not in the way. To see other users' processes takes root
+// address in another one is not in the way, and one that is bound to a device counts
+// beside those of the same device and of none. To see other users' processes takes root
 // or CAP_SYS_PTRACE, and a /proc without hidepid.
 //
 // A Multipath TCP socket is seen as a TCP one. A connection that waits to be accepted,
 // or that its process has closed, belongs to no process; its user is told as -1 if
-// the kernel says 0, as that may mean root or nobody.
+// the kernel says 0, as that may mean root or nobody. A socket belongs to the user
+// that made it, who need not be the process's.
+//
+// Linux does not always ask all sockets of a port before it lets one more in. So
+// sockets on one port are no sign that they share, except TCP listeners of one user
+// and one kind, and a Report says where Linux may admit what its rules refuse.
 //
 // Of a connection in TIME_WAIT the kernel keeps neither the user nor, visibly, the
 // options; it blocks a bind all the same.

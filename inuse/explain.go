@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -179,7 +180,7 @@ func addrPort(a net.Addr) netip.AddrPort {
 		n, _ := strconv.ParseUint(port, 10, 16)
 		return netip.AddrPortFrom(netip.Addr{}, uint16(n))
 	}
-	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
+	return netip.AddrPortFrom(named(p.Addr().Unmap()), p.Port())
 }
 
 // inUse explains a bind that other sockets refuse, or would.
@@ -203,12 +204,15 @@ func (x *explainer) inUse(refused bool) error {
 		x.advise("Use another port, or find the process with the system's own tools.")
 		return nil
 	}
+	if x.dial && t.proto == semantics.TCP && x.exists(x.Holders, addrPort(x.op.Addr)) {
+		return nil // which no option changes, though it might let the bind succeed
+	}
 	system, err := thisSystem()
 	if err != nil {
 		x.reason("%s. %v.", x.heldBy(nil), err)
 		return nil
 	}
-	b := &bind{target: t, system: system, user: max(os.Geteuid(), 0), listens: !x.dial, refused: refused}
+	b := &bind{target: t, system: system, user: max(os.Geteuid(), 0), listens: !x.dial, refused: refused, asked: x.config}
 	b.multicast = !x.dial && t.proto == semantics.UDP && addrPort(x.op.Addr).Addr().IsMulticast()
 	x.decide(b)
 	return nil
@@ -228,7 +232,14 @@ func (x *explainer) decide(b *bind) {
 	}
 	list := b.classes(x.Holders)
 	b.learn(list, x.config)
-	holder, why := b.culprit(list, x.config)
+	advice, verdicts := b.advise(list, x.config)
+	x.Advice = advice
+	suspects := stubborn(list, verdicts)
+	named := len(suspects) > 0
+	if !named {
+		suspects = list
+	}
+	holder, why := b.culprit(suspects, x.config)
 	if holder == nil {
 		x.reason("%s.", x.heldBy(list[0]))
 		if b.refused {
@@ -243,33 +254,45 @@ func (x *explainer) decide(b *bind) {
 			x.Reason += fmt.Sprintf(" Yours is uid %d.", b.user)
 		}
 	}
-	advice, verdicts := b.advise(list, x.config)
-	x.Advice = advice
-	x.release(b, list, verdicts)
+	h := list[0]
+	if holder != nil {
+		h = holder
+	}
+	hopeless := !slices.ContainsFunc(verdicts, func(v verdict) bool { return !v.never })
+	switch {
+	case hopeless && b.trace():
+		x.advise("No Config is sure to work beside %s.", h.subject())
+	case hopeless && named:
+		x.advise("No Config works beside %s.", h.subject())
+	case hopeless:
+		x.advise("No Config works beside these sockets.")
+	}
+	shares := slices.ContainsFunc(verdicts, func(v verdict) bool {
+		return !v.never && !v.unknown && v.config.Port == reuse.On
+	})
+	x.release(b, h, hopeless, shares)
 }
 
-// release says what else helps than a Config.
-func (x *explainer) release(b *bind, list []*class, verdicts []verdict) {
-	hopeless, shares := true, false
-	for _, v := range verdicts {
-		hopeless = hopeless && v.never
-		shares = shares || !v.never && !v.unknown && v.config.Port == reuse.On
-	}
-	h := list[0]
-	if hopeless {
-		x.advise("No Config works beside %s.", h.subject())
+// release says what else helps than a Config, as h has the address: no Config works, or
+// one that shares may.
+func (x *explainer) release(b *bind, h *class, hopeless, shares bool) {
+	another := "use another port."
+	if x.dial {
+		another = "dial from another local port, or from port 0."
 	}
 	switch {
+	case h.PID == os.Getpid() && x.dial:
+		x.advise("This process has the address already: close that socket, or %s", another)
 	case h.PID == os.Getpid():
 		x.advise("This process has the address already: use that socket, or close it.")
-	case h.orphan:
+	case h.orphan && !h.queued():
 		x.advise("The kernel frees the port when it forgets the connection; TIME_WAIT lasts a minute on Linux.")
-	case h.State == listen && shares && h.UID == b.user && runtime.GOOS == "linux":
+	case h.State == listen && shares && h.PID != 0 && h.UID == b.user && !x.dial && runtime.GOOS == "linux":
 		x.advise("If pid %d is an older process of this server, package group takes the address over from it, with TakeOver here and Drain there.", h.PID)
 	case hopeless:
-		x.advise("End the process, or use another port.")
+		x.advise("End the process, or %s", another)
 	default:
-		x.advise("Otherwise end the process, or use another port.")
+		x.advise("Otherwise end the process, or %s", another)
 	}
 }
 
@@ -304,15 +327,21 @@ func (x *explainer) tupleInUse() error {
 		x.Reason += fmt.Sprintf(" Whose it is cannot be seen: %v.", err)
 		return nil
 	}
-	for _, h := range list {
-		if h.Remote == remote {
-			x.Holders = append(x.Holders, h)
-		}
-	}
-	if len(x.Holders) > 0 {
-		x.reason("A connection from %s to %s exists already: it is held by %v.", addressOf(x.op.Source), x.Address, x.Holders[0])
-	}
+	x.exists(list, remote)
 	return nil
+}
+
+// exists explains that one of the holders is a connection to the same peer.
+func (x *explainer) exists(list []Holder, remote netip.AddrPort) bool {
+	remote = netip.AddrPortFrom(remote.Addr().WithZone(""), remote.Port())
+	list = slices.DeleteFunc(slices.Clone(list), func(h Holder) bool { return h.Remote != remote })
+	if len(list) == 0 {
+		return false
+	}
+	x.Holders = list
+	x.reason("A connection from %v to %v exists already: it is held by %v.", list[0].Local, remote, list[0])
+	x.Advice = []string{"Dial from another local port, or from port 0."}
+	return true
 }
 
 // denied explains EACCES and the like.
@@ -324,6 +353,9 @@ func (x *explainer) denied() error {
 	t, err := x.local()
 	if err != nil {
 		return fmt.Errorf("inuse: %w", err)
+	}
+	if x.dial {
+		x.Address = t.local.String()
 	}
 	port := t.local.Port()
 	if first, ok := firstUnprivileged(); ok && port > 0 && int(port) < first {
@@ -357,6 +389,9 @@ func (x *explainer) notAvailable() error {
 		}
 		return x.exhausted(t)
 	}
+	if x.dial {
+		x.Address = t.local.String()
+	}
 	ip := t.local.Addr()
 	mine, err := isLocal(ip)
 	switch {
@@ -368,6 +403,10 @@ func (x *explainer) notAvailable() error {
 		return nil
 	default:
 		x.reason("No interface of this machine, or of this network namespace, has the address %v.", ip)
+	}
+	if x.dial {
+		x.advise("Dial from no address in particular, or from one that an interface has.")
+		return nil
 	}
 	x.advise("Listen on the wildcard address, or on one that an interface has.")
 	if runtime.GOOS == "linux" {
@@ -396,6 +435,9 @@ func (x *explainer) exhausted(t target) error {
 	}
 	from := "on " + t.local.Addr().String()
 	connecting := x.dial && x.step("connect")
+	if x.dial && !connecting {
+		x.Address = t.local.String()
+	}
 	to := addrPort(x.op.Addr)
 	match := func(netip.AddrPort) bool { return true }
 	if connecting {

@@ -46,6 +46,9 @@ func explaining(args []string, in *bufio.Scanner, out io.Writer) error {
 		}
 	}
 	l, err := bindAs(reuse.Config{}, args[1], args[2])
+	if len(args) > 3 && args[3] == "dial" {
+		l, err = reuse.Config{}.Dial(context.Background(), args[1], args[2], "127.0.0.1:9")
+	}
 	if err == nil {
 		l.Close()
 		return errors.New("it was not refused")
@@ -96,7 +99,7 @@ func TestNotVisible(t *testing.T) {
 	r := explainAs(t, nobody, "tcp4", address)
 	require.Len(t, r.Holders, 1)
 	assert.Equal(t, Holder{Network: "tcp4", Local: at, State: listen, UID: 0}, r.Holders[0], "pid %d", pid)
-	assert.Contains(t, r.Reason, address+" is held by a process that is not visible (uid 0), listening on "+at.String())
+	assert.Contains(t, r.Reason, address+" is held by a process that is not visible, listening on "+at.String()+" (socket of uid 0).")
 	assert.Contains(t, r.Reason, "both set SO_REUSEPORT under the same user.")
 	assert.Contains(t, r.Reason, "Yours is uid "+strconv.Itoa(nobody)+".")
 	assert.Contains(t, r.Advice[0], "No Config works")
@@ -148,6 +151,9 @@ func TestPrivilegedPort(t *testing.T) {
 	assert.Equal(t, "Ports below 1024 are for processes with a privilege that this one, uid "+strconv.Itoa(nobody)+", lacks.", r.Reason)
 	require.Len(t, r.Advice, 1)
 	assert.Contains(t, r.Advice[0], "CAP_NET_BIND_SERVICE")
+	r = explainAs(t, nobody, "tcp4", "127.0.0.1:80", "dial")
+	assert.Equal(t, "127.0.0.1:80", r.Address) // and not where it dials to
+	assert.Contains(t, r.Reason, "Ports below 1024 are")
 	require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte("90"), 0))
 	assert.Contains(t, explainAs(t, nobody, "udp4", "127.0.0.1:80").Reason, "Ports below 90 are")
 }
@@ -166,6 +172,8 @@ func TestNoSuchAddress(t *testing.T) {
 	r, err := Explain(t.Context(), reuse.Config{}, err)
 	require.NoError(t, err)
 	assert.Contains(t, r.Reason, "has the address 192.0.2.1.")
+	assert.Equal(t, "192.0.2.1:0", r.Address)
+	assert.Equal(t, []string{"Dial from no address in particular, or from one that an interface has."}, r.Advice)
 }
 
 // A port in use that is dialed from, and a connection that exists already.
@@ -190,8 +198,8 @@ func TestDial(t *testing.T) {
 	assert.Equal(t, local, r.Address)
 	require.Len(t, r.Holders, 1)
 	assert.Equal(t, "ESTABLISHED", r.Holders[0].State)
-	assert.Contains(t, r.Reason, local+" is held by this process, pid ")
-	assert.Equal(t, "reuse.Config{Port: reuse.On} works if this process's own socket set SO_REUSEPORT too.", r.Advice[0])
+	assert.Contains(t, r.Reason, "A connection from "+local+" to "+remote+" exists already: it is held by this process, pid ")
+	assert.Equal(t, []string{"Dial from another local port, or from port 0."}, r.Advice) // no Config makes the connect succeed
 
 	l2, err := net.Listen("tcp4", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -207,6 +215,21 @@ func TestDial(t *testing.T) {
 	require.Len(t, r.Holders, 1)
 	assert.Equal(t, c.RemoteAddr().String(), r.Holders[0].Remote.String())
 	assert.Contains(t, r.Reason, "A connection from "+local+" to "+remote+" exists already: it is held by this process")
+
+	taken, err := port.Listen(t.Context(), "tcp4", "127.0.0.1:0") // a dialer takes nothing over
+	require.NoError(t, err)
+	defer taken.Close()
+	_, err = reuse.Config{}.Dial(t.Context(), "tcp4", taken.Addr().String(), remote)
+	require.ErrorIs(t, err, syscall.EADDRINUSE)
+	r, err = Explain(t.Context(), reuse.Config{}, err)
+	require.NoError(t, err)
+	assert.Equal(t, taken.Addr().String(), r.Address)
+	assert.Equal(t, "This process has the address already: close that socket, or dial from another local port, or from port 0.", r.Advice[len(r.Advice)-1])
+	at, _, _ := spec{Proto: unix.IPPROTO_TCP, At: netip.MustParseAddrPort("127.0.0.1:0"), Listen: true, Options: rport, UID: os.Getuid()}.start(t)
+	_, err = reuse.Config{}.Dial(t.Context(), "tcp4", at.String(), remote)
+	r, err = Explain(t.Context(), reuse.Config{}, err)
+	require.NoError(t, err)
+	assert.Equal(t, "Otherwise end the process, or dial from another local port, or from port 0.", r.Advice[len(r.Advice)-1])
 
 	_, err = port.Dial(t.Context(), "tcp4", "127.0.0.1:34567", "127.0.0.1:34567")
 	require.ErrorIs(t, err, reuse.ErrSelfDial)

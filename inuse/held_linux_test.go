@@ -270,7 +270,7 @@ func TestHeld(t *testing.T) {
 		{"40 of one group", spec{Proto: tcp, At: at4, Listen: true, Options: rport, Count: 40}, "tcp4", "127.0.0.1", reuse.Config{}, "tcp4", listen,
 			listening, "reuse.Config{Port: reuse.On} works.", true},
 		{"40 UDP sockets", spec{Proto: udp, At: at4, Options: rport, Count: 40}, "udp4", "127.0.0.1", reuse.Config{}, "udp4", bound,
-			overlap, "reuse.Config{Addr: reuse.On, Port: reuse.On} works.", true},
+			overlap, "reuse.Config{Port: reuse.On} works if pid PID and what shares with it set SO_REUSEPORT too.", true},
 		{"another user's", spec{Proto: tcp, At: any4, Listen: true, Options: rport, UID: nobody}, "tcp4", "127.0.0.1", port, "tcp4", listen,
 			"SO_REUSEPORT shares only between sockets that one user made; root is no exception. Yours is uid 0.", "No Config works beside pid PID.", false},
 		{"another user's group of 40", spec{Proto: tcp, At: any4, Listen: true, Options: rport, UID: nobody, Count: 40}, "tcp4", "127.0.0.1", reuse.Config{}, "tcp4", listen,
@@ -300,7 +300,8 @@ func TestHeld(t *testing.T) {
 				}, h)
 			}
 			assert.Equal(t, tt.network, r.Network)
-			assert.Contains(t, r.Reason, " is held by pid "+strconv.Itoa(pid)+" ("+ownName(t)+", uid "+strconv.Itoa(tt.holder.UID)+"), ")
+			assert.Contains(t, r.Reason, " is held by pid "+strconv.Itoa(pid)+" ("+ownName(t)+"), ")
+			assert.Contains(t, r.Reason, " (socket of uid "+strconv.Itoa(tt.holder.UID)+")")
 			assert.Contains(t, r.Reason, tt.rule)
 			assert.Contains(t, strings.Join(r.Advice, " "), strings.ReplaceAll(tt.advice, "PID", strconv.Itoa(pid)))
 			list, err := Holders(t.Context(), tt.network, address)
@@ -526,7 +527,7 @@ func TestLinkLocal(t *testing.T) {
 	}, patience, tick)
 	require.NoError(t, err)
 	defer l.Close()
-	for address, n := range map[string]int{"[fe80::1%lo]:80": 1, "[::]:80": 1, "[fe80::1%other]:80": 0} {
+	for address, n := range map[string]int{"[fe80::1%lo]:80": 1, "[fe80::1%1]:80": 1, "[fe80::1%2]:80": 0, "[::]:80": 1, "[fe80::1%other]:80": 0} {
 		list, err := Holders(t.Context(), "tcp6", address)
 		require.NoError(t, err)
 		require.Len(t, list, n, address)
@@ -536,6 +537,9 @@ func TestLinkLocal(t *testing.T) {
 	}
 	r := refused(t, reuse.Config{}, "tcp6", "[fe80::1%lo]:80")
 	assert.Contains(t, r.Reason, "[fe80::1%lo]:80 is held by this process")
+	r = refused(t, reuse.Config{}, "tcp6", "[fe80::1%1]:80")
+	require.Len(t, r.Holders, 1)
+	assert.Contains(t, r.Reason, "80 is held by this process")
 }
 
 // A connection that nobody has accepted yet is in the way, too.
@@ -557,4 +561,13 @@ func TestQueued(t *testing.T) {
 	assert.Equal(t, []string{listen, "ESTABLISHED"}, []string{list[0].State, list[1].State})
 	assert.Equal(t, []int{os.Getpid(), 0}, []int{list[0].PID, list[1].PID})
 	assert.Contains(t, list[1].String(), "no process yet")
+	// Also one that its peer has closed. What its listener set, it has set.
+	require.NoError(t, c.Close())
+	require.Eventually(t, func() bool {
+		list, err = Holders(t.Context(), "tcp4", l.Addr().String())
+		return err == nil && len(list) == 2 && list[1].State == closeWait
+	}, patience, tick)
+	assert.Contains(t, list[1].String(), "no process yet")
+	r := refused(t, reuse.Config{}, "tcp4", l.Addr().String())
+	assert.Equal(t, "reuse.Config{Port: reuse.On} works if this process's own socket set SO_REUSEPORT too.", r.Advice[0])
 }

@@ -31,6 +31,7 @@ type spec struct {
 	Count   int // 0: 1
 	UID     int // of the process that makes it
 	Name    []byte
+	Device  string // to bind to
 }
 
 // open makes one socket and returns where it is bound.
@@ -68,6 +69,11 @@ func (s spec) open() (fd int, at netip.AddrPort, err error) {
 	}
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, flag(s.Options.Has(semantics.Port))); err != nil {
 		return fd, at, err
+	}
+	if s.Device != "" {
+		if err := unix.BindToDevice(fd, s.Device); err != nil {
+			return fd, at, err
+		}
 	}
 	if err := unix.Bind(fd, sa); err != nil {
 		return fd, at, err

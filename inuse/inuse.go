@@ -30,7 +30,8 @@ type Holder struct {
 	// for a connection: "ESTABLISHED", "TIME_WAIT", "CLOSE_WAIT", ...
 	State string
 
-	UID     int    // the socket's user; -1: not told
+	Device  string // the interface that the socket is bound to; "": none, or not told
+	UID     int    // the socket's user, who need not be its process's; -1: not told
 	PID     int    // a process that has the socket; 0: not visible to this user, or none has it
 	Command string // of the process, as it named itself; may hold anything
 
@@ -38,9 +39,22 @@ type Holder struct {
 }
 
 // String describes the holder for a person, as in
-// "pid 4211 (nginx, uid 33), listening on 0.0.0.0:8080". It is harmless to print,
-// whatever the command is called.
-func (h Holder) String() string { return h.who() + ", " + h.what() }
+// "pid 4211 (nginx), listening on 0.0.0.0:8080 (socket of uid 33)". It is harmless to
+// print, whatever the command is called.
+func (h Holder) String() string {
+	s := h.who() + ", " + h.what()
+	var about []string
+	if h.UID >= 0 {
+		about = append(about, "socket of uid "+strconv.Itoa(h.UID))
+	}
+	if h.Device != "" {
+		about = append(about, "on device "+printable(h.Device))
+	}
+	if len(about) > 0 {
+		s += " (" + strings.Join(about, ", ") + ")"
+	}
+	return s
+}
 
 func (h Holder) who() string {
 	var b strings.Builder
@@ -49,24 +63,25 @@ func (h Holder) who() string {
 		b.WriteString("this process, pid " + strconv.Itoa(h.PID))
 	case h.PID != 0:
 		b.WriteString("pid " + strconv.Itoa(h.PID))
-	case h.orphan && h.State == "ESTABLISHED":
+	case h.queued():
 		b.WriteString("no process yet")
 	case h.orphan:
 		b.WriteString("no process any more")
+	case os.Geteuid() == 0:
+		b.WriteString("a process that has ended or is not visible")
 	default:
 		b.WriteString("a process that is not visible")
 	}
-	var about []string
 	if h.Command != "" {
-		about = append(about, printable(h.Command))
-	}
-	if h.UID >= 0 {
-		about = append(about, "uid "+strconv.Itoa(h.UID))
-	}
-	if len(about) > 0 {
-		b.WriteString(" (" + strings.Join(about, ", ") + ")")
+		b.WriteString(" (" + printable(h.Command) + ")")
 	}
 	return b.String()
+}
+
+// queued tells whether a connection waits to be accepted, maybe no longer wanted by
+// its peer. One that its process has closed is in another state.
+func (h Holder) queued() bool {
+	return h.orphan && (h.State == "ESTABLISHED" || h.State == closeWait)
 }
 
 func (h Holder) what() string {
@@ -115,6 +130,9 @@ const (
 // The sockets are ordered by state, listening ones first, then by address. Of
 // several processes that have one socket it names one, if possible of the socket's
 // user, the one with the lowest PID.
+//
+// An IPv6 connection, of TCP or UDP, of a dual-stack socket is in the way of 0.0.0.0,
+// too (measured on Linux). Linux does not tell which are, so there they all count.
 //
 // On Linux only the sockets of the caller's network namespace are seen, and before
 // Linux 6.8 no TCP socket that is bound and neither listens nor is connected. Whose
@@ -184,7 +202,7 @@ func resolve(ctx context.Context, network, address string) (t target, err error)
 // if there is one.
 func lookup(ctx context.Context, network, host string) (netip.Addr, error) {
 	if ip, err := netip.ParseAddr(host); err == nil { // LookupNetIP loses the zone
-		return ip.Unmap(), nil
+		return named(ip.Unmap()), nil
 	}
 	list, err := net.DefaultResolver.LookupNetIP(ctx, network, host)
 	if err != nil {
@@ -200,6 +218,22 @@ func lookup(ctx context.Context, network, host string) (netip.Addr, error) {
 		return netip.Addr{}, &net.AddrError{Err: "no address", Addr: host}
 	}
 	return list[0], nil
+}
+
+// named returns an address whose zone, if it is the number of an interface, is its
+// name.
+func named(ip netip.Addr) netip.Addr {
+	n, err := strconv.Atoi(ip.Zone())
+	if err != nil {
+		return ip
+	}
+	if _, err := net.InterfaceByName(ip.Zone()); err == nil { // called by a number
+		return ip
+	}
+	if i, err := net.InterfaceByIndex(n); err == nil {
+		return ip.WithZone(i.Name)
+	}
+	return ip
 }
 
 // bindTarget does what package net does with an address that a socket binds:

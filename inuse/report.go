@@ -37,7 +37,11 @@ func (r *Report) String() string {
 			if h.Command != "" {
 				command = printable(h.Command)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", printable(h.State), printable(h.Local.String()), remote, uid, pid, command)
+			local := printable(h.Local.String())
+			if h.Device != "" {
+				local += " on " + printable(h.Device)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", printable(h.State), local, remote, uid, pid, command)
 		}
 		w.Flush() // to a strings.Builder
 		if n := len(r.Holders) - rows; n > 0 {

@@ -2,6 +2,7 @@ package inuse
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -23,7 +24,8 @@ type bind struct {
 	user      int
 	listens   bool // it is for a listener, and not for a dialed socket
 	multicast bool
-	refused   bool // the kernel has refused it, with the first Config
+	refused   bool         // the kernel has refused it
+	asked     reuse.Config // with this
 }
 
 // options returns the options that a socket has when it binds: those that package
@@ -96,8 +98,11 @@ type class struct {
 func (b *bind) classes(holders []Holder) []*class {
 	var list []*class
 	for _, h := range holders {
+		if h.queued() && slices.ContainsFunc(holders, h.comesFrom) {
+			continue // what is true of the listener is true of its queue
+		}
 		same := func(c *class) bool {
-			return c.Network == h.Network && c.State == h.State && c.Local == h.Local && c.UID == h.UID && c.orphan == h.orphan
+			return c.Network == h.Network && c.State == h.State && c.Local == h.Local && c.UID == h.UID && c.Device == h.Device && c.orphan == h.orphan
 		}
 		if i := slices.IndexFunc(list, same); i >= 0 {
 			list[i].count++
@@ -105,40 +110,48 @@ func (b *bind) classes(holders []Holder) []*class {
 		}
 		list = append(list, &class{Holder: h, count: 1, guesses: b.guesses(h)})
 	}
-	// Sockets that are bound side by side have let each other in.
 	for _, c := range list {
 		for _, other := range list {
-			if !c.binds() || !other.binds() || c == other && c.count < 2 {
-				continue
-			}
-			beside := target{proto: b.proto, local: c.Local, v6only: c.v6only()}
-			if !beside.overlaps(other.Local.Addr(), other.v6only()) {
-				continue
-			}
-			left := slices.DeleteFunc(slices.Clone(c.guesses), func(g semantics.Binding) bool {
-				return !slices.ContainsFunc(other.guesses, func(o semantics.Binding) bool { return b.together(g, o) })
-			})
-			if len(left) > 0 { // else an option was changed afterwards
-				c.guesses = left
+			if (c != other || c.count > 1) && b.agree(c, other) {
+				c.guesses = slices.DeleteFunc(c.guesses, func(g semantics.Binding) bool {
+					return !slices.ContainsFunc(other.guesses, func(o semantics.Binding) bool { return b.system.Second(o, g).OK() })
+				})
 			}
 		}
 	}
 	return list
 }
 
-// binds tells whether a holder has bound its address itself, and has not got it from
-// a listener or a connect.
-func (c *class) binds() bool { return c.State == listen || c.State == bound }
-
-// together tells whether two bindings can have come to be, one after the other. What
-// is not known can.
-func (b *bind) together(x, y semantics.Binding) bool {
-	early := func(z semantics.Binding) semantics.Binding {
-		z.State = semantics.Bound
-		return z
+// agree tells whether two sockets have let each other in, as they overlap. That two
+// are there does not show it: a third may have brought them together. To a bind with
+// SO_REUSEPORT Linux asks on UDP no more than one such socket of the same user, and on
+// TCP none if the one that was bound last has, as it sees it, the same address. There
+// it takes an IPv6-only or an IPv4 wildcard for a dual-stack one, and overlooks the
+// device. So this is about TCP sockets that listen, which asks anew, of one kind and
+// without a device.
+func (b *bind) agree(x, y *class) bool {
+	if !b.linux() || b.proto != semantics.TCP || x.State != listen || y.State != listen || x.device() || y.device() {
+		return false
 	}
-	return b.system.Second(x, y).Err == "" || b.system.Second(y, x).Err == "" ||
-		x.State != y.State && (b.system.Second(early(x), y).Err == "" || b.system.Second(early(y), x).Err == "")
+	if x.UID != y.UID || x.dual() != y.dual() {
+		return false
+	}
+	beside := target{proto: b.proto, local: x.Local, v6only: x.v6only()}
+	return beside.overlaps(y.Local.Addr(), y.v6only())
+}
+
+// linux tells whether the kernel is one.
+func (b *bind) linux() bool { return b.system.Name() == "linux" || b.system.Name() == "android" }
+
+func (c *class) device() bool { return c.Device != "" || c.Local.Addr().Zone() != "" }
+
+func (c *class) dual() bool { return c.Local.Addr() == netip.IPv6Unspecified() && !c.v6only() }
+
+// comesFrom tells whether a connection may be in the queue of a holder, whose user and
+// options it then has. Of a connection without a process, -1 may be root.
+func (h Holder) comesFrom(l Holder) bool {
+	at := target{proto: l.proto(), local: l.Local, v6only: l.v6only()}
+	return l.State == listen && max(h.UID, 0) == max(l.UID, 0) && at.overlaps(h.Local.Addr(), true)
 }
 
 // guesses returns what a holder may be.
@@ -147,16 +160,22 @@ func (b *bind) guesses(h Holder) []semantics.Binding {
 	if h.UID < 0 {
 		users = []int{b.user, b.user + 1}
 	}
+	addresses := []netip.Addr{h.Local.Addr().WithZone("")}
+	if b.linux() && h.Remote.IsValid() && h.Local.Addr().Is6() && b.local.Addr().Is4() {
+		addresses = append(addresses, netip.IPv4Unspecified()) // which is what it counts as if its socket is dual-stack
+	}
 	var list []semantics.Binding
 	for _, options := range b.system.Subsets() {
 		if options.Has(semantics.Excl) && options&^semantics.Options(semantics.Excl) != 0 {
 			continue // Windows refuses that, and elsewhere it is the same as without
 		}
 		for _, user := range users {
-			list = append(list, semantics.Binding{
-				Proto: b.proto, State: h.state(), Addr: h.Local.Addr().WithZone(""), V6Only: h.v6only(),
-				Options: options, User: user, Port: h.Local.Port(),
-			})
+			for _, ip := range addresses {
+				list = append(list, semantics.Binding{
+					Proto: b.proto, State: h.state(), Addr: ip, V6Only: h.v6only(),
+					Options: options, User: user, Port: h.Local.Port(),
+				})
+			}
 		}
 	}
 	return list
@@ -182,9 +201,10 @@ func (h Holder) state() semantics.State {
 // A verdict is what becomes of the bind with a Config.
 type verdict struct {
 	config  reuse.Config
-	never   bool   // it is refused, whatever the holders are
-	unknown bool   // the rules do not say
-	depends []need // the holders that it depends on; none: it succeeds
+	never   bool     // it is refused, whatever the holders are
+	refuse  []*class // those that refuse it then
+	unknown bool     // the rules do not say
+	depends []need   // the holders that it depends on; none: it succeeds
 }
 
 // A need is what a holder must have set for a bind to succeed.
@@ -213,15 +233,53 @@ func (b *bind) judge(list []*class, c reuse.Config) verdict {
 		switch {
 		case len(good) == 0 && len(bad) > 0 && !unknown:
 			v.never = true
+			v.refuse = append(v.refuse, holder)
 		case len(good) > 0 && len(bad) > 0:
 			v.depends = append(v.depends, need{holder, b.condition(good, bad)})
 		}
 	}
+	switch same := b.refused && b.options(c) == b.options(b.asked); {
+	case same && (v.never || len(v.depends) > 0):
+		v.never = true // as was seen
+	case v.never && b.detour(list, c):
+		v.never, v.unknown = false, true
+	}
 	return v
 }
 
+// detour tells whether Linux may admit a bind that a holder refuses, because it asks
+// another one only; see agree.
+func (b *bind) detour(list []*class, c reuse.Config) bool {
+	return b.linux() && b.options(c).Has(semantics.Port) && slices.ContainsFunc(list, func(c *class) bool {
+		return (b.proto == semantics.UDP || b.dual() && c.Local.Addr().IsUnspecified()) &&
+			slices.ContainsFunc(c.guesses, func(g semantics.Binding) bool {
+				return g.Options.Has(semantics.Port) && g.User == b.user
+			})
+	})
+}
+
+// trace tells whether a socket that is gone may have left what admits the bind: the
+// kernel remembers the address of the one that was bound last, as long as the port has
+// any; see agree.
+func (b *bind) trace() bool {
+	return b.linux() && b.proto == semantics.TCP && b.dual() && !(b.refused && b.options(b.asked).Has(semantics.Port))
+}
+
+// dual tells whether a dual-stack wildcard is to be bound.
+func (b *bind) dual() bool { return b.local.Addr() == netip.IPv6Unspecified() && !b.v6only }
+
 // condition says in what the good guesses differ from the bad ones.
 func (b *bind) condition(good, bad []semantics.Binding) string {
+	if b.local.Addr().Is4() {
+		const six = "made an IPv6-only socket"
+		dual := slices.DeleteFunc(slices.Clone(good), func(g semantics.Binding) bool { return !g.Addr.Is4() && g.Addr != netip.IPv6Unspecified() })
+		switch {
+		case len(dual) == 0:
+			return six
+		case len(dual) < len(good):
+			return b.condition(dual, bad) + " or " + six
+		}
+	}
 	var least []semantics.Options // sets of options that suffice
 	for _, g := range good {
 		if !slices.ContainsFunc(good, func(o semantics.Binding) bool {
@@ -286,6 +344,13 @@ func (b *bind) learn(list []*class, c reuse.Config) {
 	holder.guesses = slices.DeleteFunc(holder.guesses, func(g semantics.Binding) bool { return b.answer(g, c).OK() })
 }
 
+// stubborn returns the holders each of which refuses every Config.
+func stubborn(list []*class, verdicts []verdict) []*class {
+	return slices.DeleteFunc(slices.Clone(list), func(c *class) bool {
+		return slices.ContainsFunc(verdicts, func(v verdict) bool { return !v.never || !slices.Contains(v.refuse, c) })
+	})
+}
+
 // culprit returns the holder that refuses the bind, or that may, and the rule by
 // which it does. Of several rules it is that for a holder that shares the most: if
 // that is refused, all are.
@@ -346,15 +411,14 @@ func (b *bind) candidates(c reuse.Config) []reuse.Config {
 
 // advise says what makes the bind succeed.
 func (b *bind) advise(list []*class, c reuse.Config) (advice []string, verdicts []verdict) {
-	var depends []verdict
-	unknown := false
+	var depends, unknown []verdict
 	for _, candidate := range b.candidates(c) {
 		v := b.judge(list, candidate)
 		verdicts = append(verdicts, v)
 		switch {
 		case v.never:
 		case v.unknown:
-			unknown = true
+			unknown = append(unknown, v)
 		case len(v.depends) == 0 && candidate == c:
 			return []string{"Try again: nothing that is visible refuses " + literal(c) + " now."}, verdicts
 		case len(v.depends) == 0:
@@ -366,13 +430,17 @@ func (b *bind) advise(list []*class, c reuse.Config) (advice []string, verdicts 
 	var before []string
 	for _, v := range depends {
 		text := v.condition()
-		if slices.Contains(before, text) || len(before) == 2 {
+		if slices.Contains(before, text) {
 			continue // a simpler Config does the same
 		}
 		before = append(before, text)
 		advice = append(advice, literal(v.config)+" works if "+text+"."+b.warning(v.config))
 	}
-	if len(advice) == 0 && unknown {
+	switch {
+	case len(unknown) == 0:
+	case b.linux():
+		advice = append(advice, "Whether "+literal(unknown[0].config)+" works is not known: Linux may admit SO_REUSEPORT beside one socket of your user without asking the others.")
+	case len(advice) == 0:
 		advice = append(advice, "Whether any Config works is not known for "+b.system.Title()+".")
 	}
 	return advice, verdicts
@@ -410,6 +478,8 @@ func (c *class) subject() string {
 		return "this process's own socket"
 	case c.PID != 0:
 		return "pid " + strconv.Itoa(c.PID)
+	case c.queued():
+		return "the listener of a connection that waits to be accepted"
 	case c.orphan:
 		return "the socket that left " + c.State + " behind"
 	}

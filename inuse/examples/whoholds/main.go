@@ -108,6 +108,7 @@ type record struct {
 	State   string          `json:"state"`
 	Local   netip.AddrPort  `json:"local"`
 	Remote  *netip.AddrPort `json:"remote,omitempty"`
+	Device  string          `json:"device,omitempty"`
 	UID     *int            `json:"uid,omitempty"`
 	PID     int             `json:"pid,omitempty"`
 	Command string          `json:"command,omitempty"`
@@ -124,7 +125,7 @@ func printJSON(w io.Writer, r *inuse.Report) error {
 		Advice  []string `json:"advice,omitempty"`
 	}{r.Network, r.Address, []record{}, r.Reason, r.Advice}
 	for _, h := range r.Holders {
-		rec := record{Network: h.Network, State: h.State, Local: h.Local, PID: h.PID, Command: h.Command}
+		rec := record{Network: h.Network, State: h.State, Local: h.Local, Device: h.Device, PID: h.PID, Command: h.Command}
 		if h.Remote.IsValid() {
 			rec.Remote = &h.Remote
 		}

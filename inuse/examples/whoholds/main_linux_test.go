@@ -35,9 +35,9 @@ func TestOutput(t *testing.T) {
 	assert.Equal(t, "tcp4 127.0.0.1:8080\n\n"+
 		"STATE   LOCAL         REMOTE  UID  "+fmt.Sprintf("%-*s", len(pid)+2, "PID")+"COMMAND\n"+
 		"LISTEN  0.0.0.0:8080  -       "+fmt.Sprintf("%-5s", uid)+pid+"  server\n\n"+
-		"127.0.0.1:8080 is held by pid "+pid+" (server, uid "+uid+"), listening on\n"+
-		"0.0.0.0:8080. Linux refuses any overlapping bind beside a listening socket\n"+
-		"unless both set SO_REUSEPORT under the same user.\n\n"+
+		"127.0.0.1:8080 is held by pid "+pid+" (server), listening on 0.0.0.0:8080\n"+
+		"(socket of uid "+uid+"). Linux refuses any overlapping bind beside a listening\n"+
+		"socket unless both set SO_REUSEPORT under the same user.\n\n"+
 		"- reuse.Config{Port: reuse.On} works if pid "+pid+" set SO_REUSEPORT too.\n"+
 		"- If pid "+pid+" is an older process of this server, package group takes the\n"+
 		"  address over from it, with TakeOver here and Drain there.\n", stdout)
