@@ -366,6 +366,9 @@ func (g *Group) TakeOver(ctx context.Context, members int) error {
 // then, and Serve nil. A server of net/http is shut down afterwards, when none of
 // its connections is StateNew or StateActive.
 //
+// If the successor dies meanwhile, this group gets the connections again, and goes on
+// until another has taken over, or ctx ends.
+//
 // It returns nil only if a successor has verified that it has taken over, no
 // handshake known before was left, and the queues were empty just before the close.
 // Otherwise the error says why, and how many connections were abandoned. At the end

@@ -132,8 +132,11 @@ func (k *lock) release() {
 func steering(ctx context.Context, key string) (cookies []uint64, err error) {
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "unix", lockName(key))
-	if err != nil {
+	if errors.Is(err, syscall.ECONNREFUSED) { // there is no lock
 		return nil, errNotSteered
+	}
+	if err != nil {
+		return nil, fmt.Errorf("who has taken over cannot be asked: %w", err)
 	}
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { c.Close() })

@@ -41,6 +41,14 @@ func (p *probes) remove(from netip.AddrPort) {
 	p.some.Store(int32(len(p.waiting)))
 }
 
+// forget forgets all probes: nobody accepts any more who could have one in hand.
+func (p *probes) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting = nil
+	p.some.Store(0)
+}
+
 // begin lets the members accept whatever is queued, also if the user does not accept:
 // a user may well call TakeOver first and Serve then, and a probe is behind others.
 func (p *probes) begin() {

@@ -45,6 +45,9 @@ func (g *Group) probe(ctx context.Context, index uint32, base program) (*member,
 		if ctx.Err() == nil {
 			g.probes.remove(from)
 		} // else it may be in a queue nevertheless, and is still to be swallowed
+		if errors.Is(err, syscall.ECONNRESET) { // the member that had the index has closed
+			return nil, errMoved
+		}
 		return nil, fmt.Errorf("group: a probe did not connect: %w", err)
 	}
 	conn := dialed.(*net.TCPConn)
@@ -93,8 +96,7 @@ func (g *Group) probe(ctx context.Context, index uint32, base program) (*member,
 			idle++
 		}
 	}
-	g.probes.remove(from)
-	select {
+	select { // should it come after all, it is still swallowed
 	case m := <-got: // meanwhile
 		return m, nil
 	default:

@@ -66,6 +66,7 @@ func (g *Group) unpump() error {
 		errs = append(errs, l.unpump())
 		l.mode.Unlock()
 	}
+	g.probes.forget()
 	return errors.Join(errs...)
 }
 
