@@ -144,9 +144,13 @@ type Binding struct {
 	Proto   Proto
 	State   State      // of a second binding: Bound, or Listening if listen follows
 	Addr    netip.Addr // :: takes IPv4, too, unless V6Only; ::ffff:a.b.c.d is IPv4
-	V6Only  bool
+	V6Only  bool       // see below for a binding from Established on
 	Options Options
 	User    int // the same number is the same user
+
+	// V6Only of a socket that is, or was, connected to an IPv6 peer: false if it
+	// was bound to a dual-stack ::, or its listener was. On Linux it then keeps its
+	// port from 0.0.0.0, too. A bind to an IPv6 address other than :: makes it true.
 
 	// Dialed says that a binding from Established on was connected by connect.
 	// Otherwise it was accepted, and its listener has been closed. DragonFly,

@@ -1,5 +1,7 @@
 package semantics
 
+import "net/netip"
+
 // Linux asks one question: do the two overlap, and if so, do both share by the
 // same option? The address being specific or a wildcard makes no difference.
 //
@@ -14,7 +16,7 @@ func linuxSecond(a, b Binding) Answer {
 	bothAddr := a.Options.Has(Addr) && b.Options.Has(Addr)
 	bothPort := a.Options.Has(Port) && b.Options.Has(Port)
 	switch {
-	case !overlap(a, b):
+	case !linuxOverlap(a, b):
 		return apart(known)
 	case bothAddr && (a.Proto == UDP || a.State != Listening):
 		return answer("", "both SO_REUSEADDR", "Sockets that overlap may be bound when both set SO_REUSEADDR and neither is a listening TCP socket; users do not matter.", known)
@@ -29,6 +31,15 @@ func linuxSecond(a, b Binding) Answer {
 		return answer("EADDRINUSE", "listening", "Linux refuses any overlapping bind beside a listening socket unless both set SO_REUSEPORT under the same user.", known)
 	}
 	return answer("EADDRINUSE", "overlap", "Linux refuses a bind that overlaps another socket unless both set SO_REUSEADDR and neither listens, or both set SO_REUSEPORT under the same user.", known)
+}
+
+// linuxOverlap: a dual-stack socket that is connected to an IPv6 peer still has the
+// kernel's mark for both families (sk_ipv6only is 0), and so the test of bind takes
+// it for a socket on some IPv4 address, which 0.0.0.0 overlaps. (It is 127.0.0.6,
+// LOOPBACK4_IPV6: on UDP that one is refused, too.)
+func linuxOverlap(a, b Binding) bool {
+	both := a.connected() && !a.v4() && !a.V6Only
+	return overlap(a, b) || both && b.Addr == netip.IPv4Unspecified()
 }
 
 // linuxListen: listen repeats the test of bind.
@@ -92,7 +103,7 @@ func linuxHandsOut(a, b Binding) Answer {
 	if a.Proto == UDP {
 		return given(linuxSecond(a, b).Err == "", known)
 	}
-	return given(!overlap(a, b), known)
+	return given(!linuxOverlap(a, b), known)
 }
 
 func linux() System {

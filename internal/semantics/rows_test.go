@@ -75,11 +75,25 @@ func binding(t testing.TB, addr string) semantics.Binding {
 	ip, ok := map[string]string{
 		"specific": "127.0.0.1", "specific2": "127.0.0.2", "wildcard": "0.0.0.0",
 		"multicast": "224.1.2.3", "multicast2": "224.1.2.4",
-		"wildcard6": "::", "wildcard6only": "::", "specific6": "::1",
+		"wildcard6": "::", "wildcard6only": "::", "specific6": "::1", "specific6-dual": "::1",
 		"mapped": "::ffff:127.0.0.1", "mapped-wildcard": "::ffff:0.0.0.0",
 	}[addr]
 	require.True(t, ok, addr)
-	return semantics.Binding{Addr: netip.MustParseAddr(ip), V6Only: addr == "wildcard6only"}
+	return semantics.Binding{Addr: netip.MustParseAddr(ip), V6Only: addr == "wildcard6only" || addr == "specific6"}
+}
+
+func state(t testing.TB, s string) semantics.State {
+	t.Helper()
+	if s == "connected" {
+		return semantics.Established
+	}
+	for state := semantics.Bound; state <= semantics.CloseWait; state++ {
+		if state.String() == s {
+			return state
+		}
+	}
+	t.Fatalf("what is %q?", s)
+	return 0
 }
 
 func protocol(s string) semantics.Proto {
@@ -131,8 +145,9 @@ func pairs(t testing.TB, name string) (rows []row, want int) {
 				r.first, r.second = first, second
 				r.first.Proto, r.second.Proto = protocol(f[0]), protocol(f[0])
 				r.first.State, r.second.State = semantics.Bound, semantics.Bound
-				if f[1] == "listening" {
-					r.first.State, r.second.State = semantics.Listening, semantics.Listening
+				if f[1] != "bound" {
+					r.first.State, r.second.State = state(t, f[1]), semantics.Listening
+					r.first.Dialed = f[1] == "connected"
 				}
 				r.first.Options, r.second.Options = sets[i], sets[j]
 				rows = append(rows, r)
@@ -230,6 +245,8 @@ func TestRows(t *testing.T) {
 	}{
 		{"linux-6.18.txt", 576, 0, 0},
 		{"linux-6.18-other-uid.txt", 576, 0, 0},
+		{"linux-6.18-all.txt", 7776, 0, 0},
+		{"linux-6.18-leftovers.txt", 4224, 0, 0},
 		{"freebsd-14.txt", 2304, 0, 0},
 		{"netbsd-7.99.txt", 576, 0, 0},
 		{"netbsd-7.99-other-uid.txt", 576, 0, 0},
