@@ -56,10 +56,16 @@
 // SO_REUSEPORT and belong to one effective user (measured on 5.10, 6.1, 6.12 and
 // 6.18). A dual-stack :: overlaps every IPv4 address. What an option was when the
 // socket was bound is not all that counts: SO_REUSEPORT set on a listening socket
-// lets others in, and clearing it again does not shut them out. For UDP the kernel
-// stops looking at the first socket that shares: a sharing wildcard socket may bind
-// beside one on a specific address that does not share, whose datagrams it does not
-// get, if another one shares the port (measured, 5.10 to 6.18).
+// lets others in, and clearing it again does not shut them out.
+//
+// That is the rule for two sockets. A third gets round it: the kernel does not
+// compare a socket that has SO_REUSEPORT with all that are there, but takes the one
+// that its user bound last (TCP), or the first it finds (UDP), for the others. So any
+// user can bind beside a socket that does not share, in two or three steps, of which
+// the first is on an address that does not overlap: the wildcard of the other family,
+// or another IPv4 address. A dual-stack :: leaves no such address, and the order of
+// the look-up spares 0.0.0.0 on UDP. Which sockets lose their traffic is said at
+// [Config] for Exclusive (measured, 5.10 to 6.18).
 //
 // A TCP listener of package net is a Multipath TCP listener where the kernel has
 // that. The options work on it alike. If anything fails, package net tries once

@@ -194,6 +194,15 @@ type Config struct {
 	//     restarts at once (measured, 5.10 to 6.18). A dialed socket without a local
 	//     address, or with DeferPort, gets its port when it connects, and other
 	//     outgoing connections may have the same one.
+	//     It keeps off whoever binds once, as programs do; another user who means
+	//     it can bind several times, see the package comment. That one gets
+	//     nothing while a TCP listener on a specific address or a UDP socket on an
+	//     IPv6 one lives, but keeps it from starting again, and has the traffic
+	//     then. It takes the traffic at once of a UDP socket on an IPv4 address,
+	//     and, bound to the device (and for IPv4 to the CPU) that packets come
+	//     from, of a TCP listener on 0.0.0.0 and of any socket on an IPv6-only ::.
+	//     Nobody gets beside a dual-stack :: (Listen with "tcp" and ":80"), or on
+	//     UDP 0.0.0.0 (measured, 5.10 to 6.18).
 	//   - OpenBSD, NetBSD, macOS, iOS: likewise for a specific address.
 	//     Unsupported for a wildcard address and in Dial, where a socket with
 	//     SO_REUSEADDR can bind beside it.

@@ -240,6 +240,9 @@ func promises(p *page) {
 		if v.Why != "" {
 			text += "; " + v.Why
 		}
+		if v.But != "" {
+			text += ", but only " + v.But
+		}
 		return text
 	}
 	perSystem(p, func(s semantics.System) string {

@@ -3,7 +3,8 @@ package semantics
 import "net/netip"
 
 // Linux asks one question: do the two overlap, and if so, do both share by the
-// same option? The address being specific or a wildcard makes no difference.
+// same option? The address being specific or a wildcard makes no difference. Of
+// three sockets it does not ask about each pair; see the fact about security.
 //
 // Source: inet_csk_bind_conflict in net/ipv4/inet_connection_sock.c (3.13, 4.4,
 // 4.19, 6.1, 6.12, 6.18), udp_lib_lport_inuse in net/ipv4/udp.c.
@@ -119,9 +120,9 @@ func linux() System {
 		facts: []Fact{
 			{Restart, "A new listener needs an option that the old one had, too: SO_REUSEADDR beside any leftover connection; SO_REUSEPORT beside an established one of the same user, and beside TIME_WAIT and FIN_WAIT_2 of anyone. An accepted connection belongs to the user who called accept.", Known{Measured, "6.18.44"}},
 			{PortZero, "TCP never hands out a port that overlaps another's, unless net.ipv4.ip_autobind_reuse is 1. UDP with SO_REUSEADDR or SO_REUSEPORT may hand out a port that another such socket has.", Known{Measured, "6.18.44"}},
-			{DualStack, "A :: without IPV6_V6ONLY overlaps every binding of both families, in either order.", Known{Measured, "5.10, 6.12, 6.18; 6.1.170 and 6.1.192 wrongly admit ::ffff:127.0.0.1 beside ::ffff:0.0.0.0 on TCP in 21 of 2,352 cases"}},
+			{DualStack, "A :: without IPV6_V6ONLY overlaps every binding of both families, in either order. Connected to an IPv6 peer, or accepted from one, its socket still keeps 0.0.0.0 off.", Known{Measured, "5.10, 6.12, 6.18; 6.1.170 and 6.1.192 wrongly admit ::ffff:127.0.0.1 beside ::ffff:0.0.0.0 on TCP in 21 of 2,352 cases"}},
 			{Multicast, "The rules of UDP hold; every matching socket gets a copy, whether it shares by SO_REUSEADDR or SO_REUSEPORT.", Known{Measured, "6.18.44"}},
-			{Security, "SO_REUSEADDR has no test of users: another user's UDP socket that sets it, too, shares the port and, bound last, takes the traffic; of two bound TCP sockets the first to listen wins. SO_REUSEPORT needs the same user, which is the one that made the socket; fchown changes it.", Known{Measured, "6.18.44"}},
+			{Security, "SO_REUSEADDR has no test of users: another user's UDP socket that sets it, too, shares the port and, bound last, takes the traffic; of two bound TCP sockets the first to listen wins. SO_REUSEPORT needs the same user, which is the one that made the socket; fchown changes it. But with three sockets it lets anyone in beside one that does not share: whoever has bound a port with SO_REUSEPORT where nothing overlaps (the wildcard of the other family; on UDP another IPv4 address) may then bind it with SO_REUSEPORT where something does. On UDP that takes all datagrams of another user's socket on an IPv4 address; a socket on 0.0.0.0 (TCP) or an IPv6-only :: loses its traffic to one that is bound to the device, and for IPv4 to the CPU; others keep it while they live, and cannot be bound again. A dual-stack :: is safe, and on UDP 0.0.0.0.", Known{Measured, "5.10, 6.1, 6.12, 6.18"}},
 			{Late, "An option set after the bind counts for later binds. Clearing SO_REUSEPORT on TCP does not: the port goes on admitting; on UDP it does.", Known{Measured, "5.10, 6.1, 6.12, 6.18"}},
 		},
 	}

@@ -26,6 +26,7 @@ const (
 type Verdict struct {
 	Holds Places
 	Why   string // for the places that Holds leaves out
+	But   string // what gets round it there, which needs more than the rules' two sockets
 }
 
 // Solaris114 is the system name of Oracle Solaris 11.4 and later. Every other
@@ -95,15 +96,20 @@ func PortLB(system string) Verdict {
 }
 
 // Exclusive says where, once a socket is bound, no other socket can bind its
-// address or take its traffic with a more specific or a wildcard bind.
+// address or take its traffic with a more specific or a wildcard bind. The rules,
+// from which it is derived, are about two sockets; see Verdict.But.
 func Exclusive(system string) Verdict {
 	switch system {
 	case "linux", "android":
-		// Measured, 5.10, 6.1, 6.12 and 6.18: whatever overlaps is refused
-		// unless both sockets share by the same option. The exception, a UDP
-		// wildcard that is let in beside a specific address because another
-		// socket shares the port, gets nothing of that address.
-		return Verdict{Holds: Listens | Dialed}
+		// Measured, 5.10, 6.1, 6.12 and 6.18: of two sockets whatever overlaps
+		// is refused unless both share by the same option. Not so of three: one
+		// with SO_REUSEPORT is let in by another one of its user's, without a
+		// look at the exclusive one (sk_reuseport_match on TCP, the first match of
+		// udp_lib_lport_inuse). The tests of package reuse have what each loses.
+		return Verdict{
+			Holds: Listens | Dialed,
+			But:   "against one bind: by several with SO_REUSEPORT any user gets beside every listener but a dual-stack :: (and 0.0.0.0 on UDP), which then cannot start again, and takes the traffic of an IPv4 address on UDP at once, of 0.0.0.0 on TCP and of an IPv6-only :: if it binds to their device and CPU",
+		}
 	case "windows":
 		// Vendor, "Using SO_REUSEADDR and SO_EXCLUSIVEADDRUSE".
 		return Verdict{Holds: Listens | Dialed}
