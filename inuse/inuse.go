@@ -44,6 +44,9 @@ type Holder struct {
 func (h Holder) String() string {
 	s := h.who() + ", " + h.what()
 	var about []string
+	if h.State != listen && h.State != bound {
+		about = append(about, printable(h.State))
+	}
 	if h.UID >= 0 {
 		about = append(about, "socket of uid "+strconv.Itoa(h.UID))
 	}
@@ -98,7 +101,7 @@ func (h Holder) what() string {
 	if h.Remote.IsValid() {
 		s += " to " + printable(h.Remote.String())
 	}
-	return s + " (" + h.State + ")"
+	return s
 }
 
 func (h Holder) proto() semantics.Proto {

@@ -266,6 +266,47 @@ func TestTogetherOnUDP(t *testing.T) {
 	refusedAll(t, "udp4", "127.0.0.1:54")
 }
 
+// visit connects to a listener, and maybe has it accept, and maybe closes the one side
+// or both. What is open then is appended.
+func visit(t *testing.T, random *rand.Rand, s spec, fd int, open []int, story []string) ([]int, []string) {
+	to := s.At
+	if ip := to.Addr(); ip.IsUnspecified() {
+		loopback := netip.IPv6Loopback()
+		if ip.Is4() || !s.V6Only && random.IntN(2) == 0 {
+			loopback = netip.MustParseAddr("127.0.0.1")
+		}
+		to = netip.AddrPortFrom(loopback, to.Port())
+	}
+	family, address := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()})
+	if to.Addr().Is4() {
+		family, address = unix.AF_INET, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+	}
+	client, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	require.NoError(t, unix.Connect(client, address))
+	story = append(story, fmt.Sprint("visited from ", to.Addr()))
+	require.NoError(t, unix.SetNonblock(fd, true))
+	server := -1
+	if random.IntN(2) == 0 {
+		if server, _, err = unix.Accept(fd); err != nil { // another listener has it
+			require.ErrorIs(t, err, unix.EAGAIN)
+			server = -1
+		}
+		story = append(story, fmt.Sprint("accepted: ", err))
+	}
+	for _, end := range []int{server, client} {
+		switch {
+		case end < 0:
+		case random.IntN(2) == 0:
+			require.NoError(t, unix.Close(end))
+			story = append(story, "one side closed it")
+		default:
+			open = append(open, end)
+		}
+	}
+	return open, story
+}
+
 // Whatever sockets there are, and have been: what is said to work does, if no Config
 // is said to, none does, and if one does it is among those that are named.
 func TestAnyHolders(t *testing.T) {
@@ -278,7 +319,7 @@ func TestAnyHolders(t *testing.T) {
 	hosts := []string{"127.0.0.1", "127.0.0.2", "0.0.0.0", "::1", "::"}
 	sets := []semantics.Options{0, raddr, rport, raddr | rport}
 	users := []int{os.Getuid(), os.Getuid(), nobody}
-	rounds := 1500
+	rounds := 1000
 	if testing.Short() {
 		rounds = 200
 	}
@@ -301,6 +342,9 @@ func TestAnyHolders(t *testing.T) {
 			story = append(story, fmt.Sprintf("%+v as %d: %v", s, uid, err))
 			if err == nil {
 				open = append(open, fd)
+			}
+			if err == nil && s.Listen && random.IntN(2) == 0 {
+				open, story = visit(t, random, s, fd, open, story)
 			}
 			if len(open) > 1 && random.IntN(4) == 0 {
 				i := random.IntN(len(open))
