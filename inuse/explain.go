@@ -339,7 +339,7 @@ func (x *explainer) exists(list []Holder, remote netip.AddrPort) bool {
 		return false
 	}
 	x.Holders = list
-	x.reason("A connection from %v to %v exists already: it is held by %v.", list[0].Local, remote, list[0])
+	x.reason("A connection from %v to %v exists already, in %s: it is held by %s.", list[0].Local, remote, printable(list[0].State), list[0].who())
 	x.Advice = []string{"Dial from another local port, or from port 0."}
 	return true
 }

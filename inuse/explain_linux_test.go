@@ -198,7 +198,7 @@ func TestDial(t *testing.T) {
 	assert.Equal(t, local, r.Address)
 	require.Len(t, r.Holders, 1)
 	assert.Equal(t, "ESTABLISHED", r.Holders[0].State)
-	assert.Contains(t, r.Reason, "A connection from "+local+" to "+remote+" exists already: it is held by this process, pid ")
+	assert.Contains(t, r.Reason, "A connection from "+local+" to "+remote+" exists already, in ESTABLISHED: it is held by this process, pid ")
 	assert.Equal(t, []string{"Dial from another local port, or from port 0."}, r.Advice) // no Config makes the connect succeed
 
 	l2, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -214,7 +214,7 @@ func TestDial(t *testing.T) {
 	assert.Equal(t, remote, r.Address)
 	require.Len(t, r.Holders, 1)
 	assert.Equal(t, c.RemoteAddr().String(), r.Holders[0].Remote.String())
-	assert.Contains(t, r.Reason, "A connection from "+local+" to "+remote+" exists already: it is held by this process")
+	assert.Contains(t, r.Reason, "A connection from "+local+" to "+remote+" exists already, in ESTABLISHED: it is held by this process")
 
 	taken, err := port.Listen(t.Context(), "tcp4", "127.0.0.1:0") // a dialer takes nothing over
 	require.NoError(t, err)

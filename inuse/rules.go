@@ -160,9 +160,12 @@ func (b *bind) guesses(h Holder) []semantics.Binding {
 	if h.UID < 0 {
 		users = []int{b.user, b.user + 1}
 	}
-	addresses := []netip.Addr{h.Local.Addr().WithZone("")}
-	if b.linux() && h.Remote.IsValid() && h.Local.Addr().Is6() && b.local.Addr().Is4() {
-		addresses = append(addresses, netip.IPv4Unspecified()) // which is what it counts as if its socket is dual-stack
+	state, only := h.state(), []bool{h.v6only()}
+	if b.linux() && h.Remote.IsValid() && h.Local.Addr().Is6() { // Linux does not tell
+		only = []bool{false, true}
+	}
+	if b.linux() && h.State == connected {
+		state = semantics.Established
 	}
 	var list []semantics.Binding
 	for _, options := range b.system.Subsets() {
@@ -170,9 +173,9 @@ func (b *bind) guesses(h Holder) []semantics.Binding {
 			continue // Windows refuses that, and elsewhere it is the same as without
 		}
 		for _, user := range users {
-			for _, ip := range addresses {
+			for _, v6only := range only {
 				list = append(list, semantics.Binding{
-					Proto: b.proto, State: h.state(), Addr: ip, V6Only: h.v6only(),
+					Proto: b.proto, State: state, Addr: h.Local.Addr().WithZone(""), V6Only: v6only,
 					Options: options, User: user, Port: h.Local.Port(),
 				})
 			}
@@ -272,7 +275,7 @@ func (b *bind) dual() bool { return b.local.Addr() == netip.IPv6Unspecified() &&
 func (b *bind) condition(good, bad []semantics.Binding) string {
 	if b.local.Addr().Is4() {
 		const six = "made an IPv6-only socket"
-		dual := slices.DeleteFunc(slices.Clone(good), func(g semantics.Binding) bool { return !g.Addr.Is4() && g.Addr != netip.IPv6Unspecified() })
+		dual := slices.DeleteFunc(slices.Clone(good), func(g semantics.Binding) bool { return g.V6Only })
 		switch {
 		case len(dual) == 0:
 			return six
