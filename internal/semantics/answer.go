@@ -120,6 +120,7 @@ func (s System) SameTuple() Answer { return s.sameTuple }
 
 // unmapped writes ::ffff:a.b.c.d as IPv4, which the kernels take it for.
 func (b Binding) unmapped() Binding {
+	b.mapped = b.Addr.Is4In6()
 	b.Addr = b.Addr.Unmap().WithZone("")
 	return b
 }

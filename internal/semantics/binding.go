@@ -160,6 +160,8 @@ type Binding struct {
 	// Port is the port, for NetBSD, where it matters to a restart; see its rule.
 	// 0: any of those that are refused.
 	Port uint16
+
+	mapped bool // Addr was ::ffff:a.b.c.d
 }
 
 func (b Binding) valid() bool {

@@ -12,6 +12,28 @@ import "net/netip"
 // exact says that a socket is unconnected and on exactly the address of b.
 func exact(a, b Binding) bool { return !a.connected() && a.Addr == b.Addr }
 
+// tried says that a pair of addresses is one of those that were measured on FreeBSD
+// 14.0 and NetBSD 7.99, for one user and for two: the testdata has them.
+func tried(a, b Binding) bool {
+	if a.connected() || a.mapped || b.mapped {
+		return false
+	}
+	any4, any6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
+	switch {
+	case a.multicast() || b.multicast():
+		return a.v4() && a.Addr == b.Addr
+	case a.v4() && b.v4():
+		return true
+	case a.dual():
+		return b.v4() || b.dual()
+	case a.Addr == any4:
+		return b.dual()
+	case a.Addr == any6:
+		return b.Addr == any4
+	}
+	return !a.v4() && b.dual()
+}
+
 // looks says whether the test of conflict of b finds a, which overlaps it: on
 // its own address if b sets a sharing option, anywhere if not.
 func looks(a, b Binding, sharing Options) bool {
@@ -47,14 +69,14 @@ func bsdUser(known Known) Answer {
 }
 
 func bsdShared(known Known) Answer {
-	return answer("", "shared", "Two sockets may have the same address if both set SO_REUSEPORT, or on FreeBSD both SO_REUSEPORT_LB.", known)
+	return answer("", "shared", "Two sockets may have the same address if both set SO_REUSEPORT, or on FreeBSD both SO_REUSEPORT_LB; a multicast one also if both set SO_REUSEADDR.", known)
 }
 
 func bsdConflict(b Binding, sharing Options, known Known) Answer {
 	if b.Options&sharing == 0 {
 		return answer("EADDRINUSE", "plain", "A socket without a sharing option is refused beside any overlapping one, a leftover connection included.", known)
 	}
-	return answer("EADDRINUSE", "same address", "An unconnected socket on the same address refuses a second unless both set SO_REUSEPORT, or on FreeBSD both SO_REUSEPORT_LB.", known)
+	return answer("EADDRINUSE", "same address", "An unconnected socket on the same address refuses a second unless both set SO_REUSEPORT, or on FreeBSD both SO_REUSEPORT_LB; for a multicast address SO_REUSEADDR on both is enough, too.", known)
 }
 
 func bsdBeside(b Binding, known Known) Answer {

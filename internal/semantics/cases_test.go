@@ -259,7 +259,7 @@ func TestHow(t *testing.T) {
 		{"netbsd", "established 127.0.0.1 port128", "127.0.0.1", semantics.Measured},
 		{"netbsd", "established 127.0.0.1 dialed", "127.0.0.1", semantics.Source},
 		{"netbsd", "established ::1", "::1", semantics.Source},
-		{"netbsd", "listening ::1", "::1", semantics.Measured},
+		{"netbsd", "listening ::1", "::1", semantics.Source},
 		{"openbsd", "listening 127.0.0.1", "listening 127.0.0.1", semantics.Source},
 		{"openbsd", "udp 224.1.2.3", "udp 224.1.2.3", semantics.Source},
 		{"openbsd", "224.1.2.3", "224.1.2.3", semantics.Source},

@@ -1,5 +1,7 @@
 package semantics
 
+import "net/netip"
+
 // FreeBSD. in_pcbbind_avail in sys/netinet/in_pcb.c, in6_pcbbind_avail in
 // sys/netinet6/in6_pcb.c (in_pcbbind_setup and in6_pcbbind up to 14).
 
@@ -133,7 +135,13 @@ func freebsd14() System {
 	s := freebsd()
 	known := Known{Measured, "14.0-STABLE"}
 	s.name, s.title = "freebsd-14", "FreeBSD 12 to 14"
-	s.second, s.listen = freebsdSecond(true, known), listens(known)
+	s.listen = listens(known)
+	s.second = func(a, b Binding) Answer {
+		if tried(a, b) || freebsdRestart(a, b) {
+			return freebsdSecond(true, known)(a, b)
+		}
+		return freebsdSecond(true, Known{Source, "sys/netinet/in_pcb.c in_pcbbind_setup, sys/netinet6/in6_pcb.c in6_pcbbind"})(a, b)
+	}
 	s.traffic = freebsdTraffic(true, known)
 	s.connect = func(b Binding) Answer {
 		answer := as(known, connects(b))
@@ -154,6 +162,13 @@ func freebsd14() System {
 		{Late, "An option of a bound socket counts as it is when the next one binds. SO_REUSEPORT_LB set after the bind joins no group.", known},
 	}
 	return s
+}
+
+// freebsdRestart says that it was measured what becomes of a new listener where an
+// old one left a connection.
+func freebsdRestart(a, b Binding) bool {
+	return a.connected() && !a.Dialed && (a.State == Established || a.State == TimeWait) && a.v4() && !a.wildcard() && !a.multicast() &&
+		!a.mapped && !b.mapped && (b.Addr == a.Addr || b.Addr == netip.IPv4Unspecified())
 }
 
 func freebsdOptions() []optionData {

@@ -10,10 +10,7 @@ import "net/netip"
 // 4.19, 6.1, 6.12, 6.18), udp_lib_lport_inuse in net/ipv4/udp.c.
 
 func linuxSecond(a, b Binding) Answer {
-	known := Known{Measured, "5.10.223, 6.1.170, 6.1.192, 6.12.117, 6.18.44"}
-	if a.connected() {
-		known.Where = "6.18.44"
-	}
+	known := linuxKnown(a, b)
 	bothAddr := a.Options.Has(Addr) && b.Options.Has(Addr)
 	bothPort := a.Options.Has(Port) && b.Options.Has(Port)
 	switch {
@@ -32,6 +29,25 @@ func linuxSecond(a, b Binding) Answer {
 		return answer("EADDRINUSE", "listening", "Linux refuses any overlapping bind beside a listening socket unless both set SO_REUSEPORT under the same user.", known)
 	}
 	return answer("EADDRINUSE", "overlap", "Linux refuses a bind that overlaps another socket unless both set SO_REUSEADDR and neither listens, or both set SO_REUSEPORT under the same user.", known)
+}
+
+// linuxKnown says how it is known what becomes of two sockets.
+func linuxKnown(a, b Binding) Known {
+	const newest = "6.18.44"
+	another := !a.wildcard() && !b.wildcard() && a.Addr != b.Addr
+	groups := a.multicast() || b.multicast()
+	switch {
+	case another && a.multicast() && b.multicast() && a.v4() && b.v4() && a.Proto == UDP && !a.connected():
+		return Known{Measured, newest}
+	case another && !a.v4() && !b.v4(), another && a.multicast() && b.multicast(), a.multicast() && !a.v4(), b.multicast() && !b.v4(),
+		a.connected() && (groups || a.wildcard() || b.mapped || a.Dialed && a.State != Established):
+		return Known{Source, "inet_csk_bind_conflict, udp_lib_lport_inuse"}
+	case a.connected():
+		return Known{Measured, newest}
+	case a.Proto == TCP && a.mapped && b.mapped && a.wildcard() && !b.wildcard():
+		return Known{Measured, "5.10.223, 6.12.117, " + newest + "; 6.1.170 and 6.1.192 admit it in 21 cases"}
+	}
+	return Known{Measured, "5.10.223, 6.1.170, 6.1.192, 6.12.117, " + newest}
 }
 
 // linuxOverlap: a dual-stack socket that is connected to an IPv6 peer still has the

@@ -1,13 +1,18 @@
 package semantics
 
+import "net/netip"
+
 // NetBSD. in_pcbbind_port in sys/netinet/in_pcb.c, in6pcb_bind_port in
 // sys/netinet6/in6_pcb.c. Measured on 7.99.34; the sources of 2019 (9) and 2022
 // (10, IPv6 only) have the same conditions.
 
 func netbsdSecond(a, b Binding) Answer {
 	known := Known{Measured, "7.99.34"}
-	if a.connected() && (a.Dialed || !a.v4()) {
-		known = Known{Source, "sys/netinet/in_pcb.c in_pcbbind_port"}
+	if !tried(a, b) && !netbsdRestart(a, b) {
+		known = Known{Source, "sys/netinet/in_pcb.c in_pcbbind_port, sys/netinet6/in6_pcb.c in6pcb_bind_port"}
+		if a.State == Listening && (a.multicast() || b.multicast()) {
+			known.How = Unsure // whether TCP listens on a group at all was not read
+		}
 	}
 	shares := b.Options & Options(Port)
 	if b.multicast() && b.Options != 0 {
@@ -26,6 +31,13 @@ func netbsdSecond(a, b Binding) Answer {
 		return bsdShared(known)
 	}
 	return bsdConflict(b, Opts(Addr, Port), known)
+}
+
+// netbsdRestart says that it was measured what becomes of a new listener where an
+// old one left a connection.
+func netbsdRestart(a, b Binding) bool {
+	return a.connected() && !a.Dialed && a.State != CloseWait && a.User == b.User && a.v4() && !a.wildcard() && !a.multicast() &&
+		!a.mapped && !b.mapped && (b.Addr == a.Addr || b.Addr == netip.IPv4Unspecified())
 }
 
 // netbsdHides: syn_cache_get sets the port of an accepted socket and leaves it in
