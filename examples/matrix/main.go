@@ -15,6 +15,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strconv"
 
@@ -62,10 +63,13 @@ func run(args []string, stdout, stderr *os.File) int {
 	}
 	o := options{uid: -1}
 	flags.BoolVar(&o.two, "two", false, "make the second socket in a second process")
-	flags.Func("uid", "make the second socket as user `N`, in a second process; needs root", func(value string) (err error) {
-		if o.uid, err = strconv.Atoi(value); err != nil || o.uid < 0 {
+	flags.Func("uid", "make the second socket as user `N`, in a second process; needs root", func(value string) error {
+		// The last number means nobody to the kernel: no change.
+		n, err := strconv.ParseUint(value, 10, 32)
+		if err != nil || n == 1<<32-1 || n > math.MaxInt {
 			return errors.New("not the number of a user")
 		}
+		o.uid = int(n)
 		return nil
 	})
 	flags.BoolVar(&o.json, "json", false, "print each pair as a line of JSON")

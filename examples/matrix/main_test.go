@@ -239,6 +239,9 @@ func TestFlags(t *testing.T) {
 		{[]string{"-os", "linux", "-two"}, "nothing to do for -two"},
 		{[]string{"-uid", "-1"}, "not the number of a user"},
 		{[]string{"-uid", "root"}, "not the number of a user"},
+		{[]string{"-uid", "4294967295"}, "not the number of a user"},
+		{[]string{"-uid", "4294967296"}, "not the number of a user"},
+		{[]string{"-uid", "99999999999"}, "not the number of a user"},
 		{[]string{"-html", ""}, "needs the name of a file"},
 	} {
 		t.Run(strings.Join(test.args, " "), func(t *testing.T) {
@@ -537,4 +540,17 @@ func TestBeside(t *testing.T) {
 	assert.Equal(t, []string{"one  two", "1", "three", "3", "3"}, text(beside(blocks, 14)))
 	assert.Equal(t, []string{"one", "1", "two", "three", "3", "3"}, text(beside(blocks, 1)))
 	assert.Empty(t, beside(slices.Clone(blocks)[:0], 80))
+}
+
+// The legend names the errors as their system does.
+func TestErrorNames(t *testing.T) {
+	t.Parallel()
+	for system, want := range map[string]string{
+		"windows": "x WSAEADDRINUSE   a WSAEACCES ",
+		"linux":   "x EADDRINUSE\n",
+	} {
+		stdout, stderr, status := example(t, "-os", system)
+		assert.Zero(t, status, stderr)
+		assert.Contains(t, stdout, want)
+	}
 }

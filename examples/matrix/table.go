@@ -135,9 +135,28 @@ type symbol struct{ kind, symbol, text string }
 // symbols are those that occur.
 func (t *table) symbols() []symbol {
 	return slices.DeleteFunc([]symbol{
-		{ok, "ok", "both"}, {refused, "x", "EADDRINUSE"}, {refused, "a", "another error"}, {refused, "l", "listen fails"},
+		{ok, "ok", "both"}, {refused, "x", t.errnos("x")}, {refused, "a", t.errnos("a")}, {refused, "l", "listen fails"},
 		{unmade, ".", "not even one"}, {unknown, "?", "not known"},
 	}, func(k symbol) bool { return t.count(func(r *row) bool { return r.symbol() == k.symbol }) == 0 })
+}
+
+// errnos are the errors that a symbol stands for.
+func (t *table) errnos(symbol string) string {
+	var names []string
+	for i := range t.Rows {
+		r := &t.Rows[i]
+		if r.symbol() != symbol {
+			continue
+		}
+		name := r.Outcome[strings.LastIndex(r.Outcome, ":")+1:]
+		if strings.HasPrefix(r.OS, "windows") {
+			name = "WSA" + name
+		}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // marks are what occurs beside symbols.

@@ -85,7 +85,7 @@ func (r rest) leave(t *testing.T, port uint16) {
 	case semantics.CloseWait:
 		require.NoError(t, client.Close())
 	}
-	require.Eventually(t, func() bool { return kernelState(t, port, peer) == r.binding.State }, 10*time.Second, time.Millisecond, "%+v", r)
+	require.Eventually(t, func() bool { return kernelState(t, port, peer) == r.binding.State }, 30*time.Second, time.Millisecond, "%+v", r)
 }
 
 // dial binds, then connects.

@@ -4,6 +4,7 @@ package measure
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"syscall"
@@ -91,5 +92,11 @@ func Become(uid int) error {
 	if err := syscall.Setgid(uid); err != nil {
 		return os.NewSyscallError("setgid", err)
 	}
-	return os.NewSyscallError("setuid", syscall.Setuid(uid))
+	if err := syscall.Setuid(uid); err != nil {
+		return os.NewSyscallError("setuid", err)
+	}
+	if is := syscall.Getuid(); is != uid { // a number that the kernel cut off
+		return fmt.Errorf("setuid %d: the user is %d", uid, is)
+	}
+	return nil
 }
