@@ -24,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 
@@ -169,7 +170,7 @@ func try(a Address) error {
 	ip, only := a.IP()
 	s, step, err := bound(Pair{Proto: semantics.UDP, State: semantics.Bound}, ip, only, 0, 0)
 	if err != nil {
-		return fmt.Errorf("%s (%v): %s: %w", a, ip, step, err)
+		return fmt.Errorf("%s (%v): %w", a, ip, during(step, err))
 	}
 	return s.close()
 }
@@ -258,9 +259,18 @@ func bound(p Pair, ip netip.Addr, only bool, options semantics.Options, port uin
 func failed(who, step string, err error) (string, error) {
 	name := errnoName(err)
 	if name == "" || step == "socket" || step == "address" {
-		return "", fmt.Errorf("%s: %s: %w", who, step, err)
+		return "", fmt.Errorf("%s: %w", who, during(step, err))
 	}
 	return who + ":" + step + ":" + strings.TrimPrefix(name, "WSA"), nil
+}
+
+// during says at which step an error came, unless the error does.
+func during(step string, err error) error {
+	var sys *os.SyscallError
+	if errors.As(err, &sys) && sys.Syscall == step {
+		return err
+	}
+	return fmt.Errorf("%s: %w", step, err)
 }
 
 // freePort returns a port that is free on every address.
