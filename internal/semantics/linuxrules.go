@@ -33,21 +33,21 @@ func linuxSecond(a, b Binding) Answer {
 
 // linuxKnown says how it is known what becomes of two sockets.
 func linuxKnown(a, b Binding) Known {
-	const newest = "6.18.44"
+	const latest = "6.18.44"
 	another := !a.wildcard() && !b.wildcard() && a.Addr != b.Addr
 	groups := a.multicast() || b.multicast()
 	switch {
 	case another && a.multicast() && b.multicast() && a.v4() && b.v4() && a.Proto == UDP && !a.connected():
-		return Known{Measured, newest}
+		return Known{Measured, latest}
 	case another && !a.v4() && !b.v4(), another && a.multicast() && b.multicast(), a.multicast() && !a.v4(), b.multicast() && !b.v4(),
 		a.connected() && (groups || a.wildcard() || b.mapped || a.Dialed && a.State != Established):
 		return Known{Source, "inet_csk_bind_conflict, udp_lib_lport_inuse"}
 	case a.connected():
-		return Known{Measured, newest}
+		return Known{Measured, latest}
 	case a.Proto == TCP && a.mapped && b.mapped && a.wildcard() && !b.wildcard():
-		return Known{Measured, "5.10.223, 6.12.117, " + newest + "; 6.1.170 and 6.1.192 admit it in 21 cases"}
+		return Known{Measured, "5.10.223, 6.12.117, " + latest + "; 6.1.170 and 6.1.192 admit it in 21 cases"}
 	}
-	return Known{Measured, "5.10.223, 6.1.170, 6.1.192, 6.12.117, " + newest}
+	return Known{Measured, "5.10.223, 6.1.170, 6.1.192, 6.12.117, " + latest}
 }
 
 // linuxOverlap: a dual-stack socket that is connected to an IPv6 peer still has the

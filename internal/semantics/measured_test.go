@@ -3,6 +3,7 @@ package semantics_test
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -134,4 +135,35 @@ func TestMeasuredHasRows(t *testing.T) {
 		assert.Positive(t, counts[true], tt.system)
 		assert.Zero(t, counts[false], tt.system)
 	}
+}
+
+// Kernels that are known to deviate are not named among those that agree.
+func TestDeviation(t *testing.T) {
+	t.Parallel()
+	linux, err := semantics.Find("linux")
+	require.NoError(t, err)
+	wildcard, specific := netip.MustParseAddr("::ffff:0.0.0.0"), netip.MustParseAddr("::ffff:127.0.0.1")
+	for _, tt := range []struct {
+		proto         semantics.Proto
+		first, second netip.Addr
+		deviates      bool
+	}{
+		{semantics.TCP, wildcard, specific, true},
+		{semantics.TCP, specific, wildcard, false},
+		{semantics.TCP, wildcard, wildcard, false},
+		{semantics.TCP, wildcard.Unmap(), specific, false},
+		{semantics.TCP, wildcard, specific.Unmap(), false},
+		{semantics.UDP, wildcard, specific, false},
+	} {
+		b := semantics.Binding{Proto: tt.proto, State: semantics.Bound, Addr: tt.first}
+		second := b
+		second.Addr = tt.second
+		known := linux.Second(b, second).Known
+		assert.Equal(t, semantics.Measured, known.How)
+		assert.Equal(t, tt.deviates, strings.Contains(known.Where, "admit it in 21 cases"), "%+v: %v", tt, known)
+	}
+	b := semantics.Binding{Proto: semantics.TCP, State: semantics.Established, Addr: specific}
+	second := b
+	second.State, second.Addr = semantics.Bound, wildcard.Unmap()
+	assert.Equal(t, "6.18.44", linux.Second(b, second).Known.Where)
 }
