@@ -150,7 +150,7 @@ func (s *soak) open(restart int) (generation, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = s.listen(g, false)
+	s.address, _, err = s.listen(g, false)
 	return g, err
 }
 
@@ -176,19 +176,21 @@ func (s *soak) start(sizes []int) (g generation, err error) {
 	return g, nil
 }
 
-// listen has all listen, and the last take over. It returns how long that took.
-func (s *soak) listen(g generation, takeOver bool) (took time.Duration, err error) {
+// listen has all listen, and the last take over. It returns where they listen, and
+// how long that took.
+func (s *soak) listen(g generation, takeOver bool) (address string, took time.Duration, err error) {
+	address = s.address
 	for i, p := range g {
 		if takeOver && i == len(g)-1 {
-			s.address, took, err = p.listen("takeover", s.address, strconv.Itoa(g.members()))
+			address, took, err = p.listen("takeover", address, strconv.Itoa(g.members()))
 		} else {
-			s.address, took, err = p.listen("listen", s.address)
+			address, took, err = p.listen("listen", address)
 		}
 		if err != nil {
-			return 0, err
+			return "", 0, err
 		}
 	}
-	return took, nil
+	return address, took, nil
 }
 
 // restart replaces the running generation by the next.
@@ -203,7 +205,7 @@ func (s *soak) restart(ctx context.Context, old generation) (next generation, er
 		stop = "close"
 	}
 	s.enter(handing)
-	took, err := s.listen(next, s.handover)
+	_, took, err := s.listen(next, s.handover)
 	if err != nil {
 		return next, err
 	}
