@@ -115,10 +115,11 @@ func TestMeasuredHasRows(t *testing.T) {
 								if proto == semantics.UDP && (state == semantics.Listening || a.State >= semantics.Established && !(dialed && state == semantics.Established)) {
 									continue // there is no such thing
 								}
+								m := meet(a, b)
 								if s.Second(a, b).Known.How != semantics.Measured {
+									assert.False(t, measured[m] && !a.Addr.Is4In6() && !b.Addr.Is4In6(), "%s: a row has %+v", tt.system, m)
 									continue
 								}
-								m := meet(a, b)
 								if tt.left[state] && !dialed && m.first == netip.MustParseAddr("127.0.0.1") && (m.first == m.second || m.second == netip.IPv4Unspecified()) {
 									continue
 								}
