@@ -54,7 +54,9 @@
 // Connections that a process has accepted, or that are queued on it, when it is
 // killed; handshakes slower than Config.Handshake; an old process that closes
 // without Drain; anything, if another program of the same user changes the
-// steering. While one process hands over to the next, connections are not spread
+// steering, or another user binds beside it in several steps, which Linux admits and
+// by which it can keep a successor from listening (see the field Exclusive of
+// reuse.Config). While one process hands over to the next, connections are not spread
 // evenly.
 //
 // Linux has a bug here (CVE-2026-52910, from 4.5 on): when a program is replaced or

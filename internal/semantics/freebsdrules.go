@@ -167,8 +167,8 @@ func freebsd14() System {
 // freebsdRestart says that it was measured what becomes of a new listener where an
 // old one left a connection.
 func freebsdRestart(a, b Binding) bool {
-	return a.connected() && !a.Dialed && (a.State == Established || a.State == TimeWait) && a.v4() && !a.wildcard() && !a.multicast() &&
-		!a.mapped && !b.mapped && (b.Addr == a.Addr || b.Addr == netip.IPv4Unspecified())
+	return !a.Dialed && (a.State == Established || a.State == TimeWait) && a.v4() && !a.wildcard() && !a.multicast() && !a.mapped && !b.mapped &&
+		(b.Addr == a.Addr || b.Addr == netip.IPv4Unspecified())
 }
 
 func freebsdOptions() []optionData {

@@ -55,7 +55,7 @@ func linuxKnown(a, b Binding) Known {
 // it for a socket on some IPv4 address, which 0.0.0.0 overlaps. (It is 127.0.0.6,
 // LOOPBACK4_IPV6: on UDP that one is refused, too.)
 func linuxOverlap(a, b Binding) bool {
-	both := a.connected() && !a.v4() && !a.V6Only
+	both := a.connected() && !a.V6Only
 	return overlap(a, b) || both && b.Addr == netip.IPv4Unspecified()
 }
 

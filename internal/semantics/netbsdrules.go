@@ -36,7 +36,7 @@ func netbsdSecond(a, b Binding) Answer {
 // netbsdRestart says that it was measured what becomes of a new listener where an
 // old one left a connection.
 func netbsdRestart(a, b Binding) bool {
-	return a.connected() && !a.Dialed && a.State != CloseWait && a.User == b.User && a.v4() && !a.wildcard() && !a.multicast() &&
+	return !a.Dialed && (a.State == Established || a.State == TimeWait || a.State == FinWait2) && a.User == b.User && a.v4() && !a.wildcard() && !a.multicast() &&
 		!a.mapped && !b.mapped && (b.Addr == a.Addr || b.Addr == netip.IPv4Unspecified())
 }
 
