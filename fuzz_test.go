@@ -196,7 +196,7 @@ func FuzzAddress(f *testing.F) {
 			}
 		}
 		if strings.HasPrefix(network, "unix") && !strings.HasPrefix(address, "@fuzz") {
-			t.Skip("a file, or somebody's socket")
+			return // a file, or somebody's socket
 		}
 		ctx := t.Context()
 		same := func(what string, ours, theirs error) {

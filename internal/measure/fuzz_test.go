@@ -40,7 +40,7 @@ func FuzzModel(f *testing.F) {
 		p.First, p.Second = addresses[int(first)%len(addresses)], addresses[int(second)%len(addresses)]
 		p.A, p.B = sets[int(a)%len(sets)], sets[int(b)%len(sets)]
 		if list, _ := measure.Usable([]measure.Pair{p}); len(list) == 0 || deviates(runtime.GOOS, release, p) {
-			t.Skip()
+			return
 		}
 		want := measure.Outcome(s.Second(p.Bindings(os.Geteuid(), os.Geteuid())))
 		open := descriptors(t)
