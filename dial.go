@@ -139,23 +139,45 @@ func resolve(ctx context.Context, network, address string) (net.Addr, error) {
 		a, err := lookup(ctx, ip, address)
 		return &net.IPAddr{IP: a.AsSlice(), Zone: a.Zone()}, err
 	}
-	host, service, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, err
+	local, err := netip.ParseAddrPort(address)
+	if err != nil || !fits(local.Addr(), network) {
+		if local, err = lookupPort(ctx, network, address); err != nil {
+			return nil, err
+		}
 	}
-	port, err := net.DefaultResolver.LookupPort(ctx, network, service)
-	if err != nil {
-		return nil, err
-	}
-	ip, err := lookup(ctx, "ip"+network[len("tcp"):], host)
-	if err != nil {
-		return nil, err
-	}
-	local := netip.AddrPortFrom(ip, uint16(port))
 	if network[0] == 'u' {
 		return net.UDPAddrFromAddrPort(local), nil
 	}
 	return net.TCPAddrFromAddrPort(local), nil
+}
+
+// fits tells whether a TCP or UDP network has an address, which needs no resolver then.
+func fits(ip netip.Addr, network string) bool {
+	switch network[len("tcp"):] {
+	case "4":
+		return ip.Is4()
+	case "6":
+		return ip.Is6() && !ip.Is4In6()
+	}
+	return !ip.Is4In6()
+}
+
+// lookupPort asks the resolver for a host and a service.
+func lookupPort(ctx context.Context, network, address string) (netip.AddrPort, error) {
+	var none netip.AddrPort
+	host, service, err := net.SplitHostPort(address)
+	if err != nil {
+		return none, err
+	}
+	port, err := net.DefaultResolver.LookupPort(ctx, network, service)
+	if err != nil {
+		return none, err
+	}
+	ip, err := lookup(ctx, "ip"+network[len("tcp"):], host)
+	if err != nil {
+		return none, err
+	}
+	return netip.AddrPortFrom(ip, uint16(port)), nil
 }
 
 // lookup returns the address of a host, of which package net prefers IPv4.

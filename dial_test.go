@@ -312,3 +312,31 @@ func TestCancelledContext(t *testing.T) {
 	require.NoError(t, err, "as in package net: there is no name to resolve")
 	require.NoError(t, l.Close())
 }
+
+// The local address that Dial binds is the one that package net resolves.
+func TestResolve(t *testing.T) {
+	t.Parallel()
+	for _, address := range []string{
+		"127.0.0.1:0", "127.0.0.1:80", "127.0.0.1:080", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:+1", "127.0.0.1", "127.0.0.01:1", "[127.0.0.1]:1",
+		"[::1]:0", "[::1%1]:5", "[::]:0", "[::1]", "::1:5", "0.0.0.0:7", ":7", ":", "[::ffff:127.0.0.1]:5", "[::127.0.0.1]:5", "224.0.0.251:5353", "[ff02::fb%1]:5353",
+	} {
+		for _, network := range []string{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"} {
+			var theirs net.Addr
+			var want error
+			if network[0] == 't' {
+				theirs, want = net.ResolveTCPAddr(network, address)
+			} else {
+				theirs, want = net.ResolveUDPAddr(network, address)
+			}
+			ours, err := reuse.Resolve(t.Context(), network, address)
+			if want != nil {
+				assert.Error(t, err, "%s %q: %v", network, address, ours)
+				continue
+			}
+			if assert.NoError(t, err, "%s %q", network, address) {
+				assert.Equal(t, theirs.String(), ours.String(), "%s %q", network, address)
+				assert.IsType(t, theirs, ours)
+			}
+		}
+	}
+}

@@ -30,6 +30,9 @@ var accidentChildren = map[string]testproc.Child{
 	"refuse": refuse,
 }
 
+// long is a HoldFor that no test outlasts, on no machine.
+const long = time.Hour
+
 // server is a process with a group, which serves at once. It answers connections
 // with the letter that is its first argument; then come the size, the network, the
 // address, and HoldFor.
@@ -253,9 +256,9 @@ func TestTwoNewcomers(t *testing.T) {
 	if !testproc.Netns(t) {
 		return
 	}
-	old, address := begin(t, "o", 2, "127.0.0.1:0", time.Minute)
-	first, _ := begin(t, "f", 2, address, time.Minute)
-	second, _ := begin(t, "s", 3, address, time.Minute)
+	old, address := begin(t, "o", 2, "127.0.0.1:0", long)
+	first, _ := begin(t, "f", 2, address, long)
+	second, _ := begin(t, "s", 3, address, long)
 	require.Equal(t, "ok", first.Ask("takeover 0"))
 	assert.Equal(t, map[string]int{"f": 100}, who(t, address, 100))
 	assert.Contains(t, second.Ask("takeover 0 50ms"), "deadline exceeded")
@@ -283,14 +286,14 @@ func TestNewcomerKilled(t *testing.T) {
 		return
 	}
 	for _, next := range []bool{false, true} {
-		_, address := begin(t, "o", 2, "127.0.0.1:0", time.Minute)
-		newcomer, _ := begin(t, "n", 2, address, time.Minute)
+		_, address := begin(t, "o", 2, "127.0.0.1:0", long)
+		newcomer, _ := begin(t, "n", 2, address, long)
 		require.Equal(t, "ok", newcomer.Ask("takeover 0"))
 		require.Equal(t, map[string]int{"n": 100}, who(t, address, 100))
 		newcomer.Kill()
 		assert.Equal(t, map[string]int{"o": 100}, who(t, address, 100))
 		if next {
-			begin(t, "m", 1, address, time.Minute)
+			begin(t, "m", 1, address, long)
 		}
 		l := join(t, address)
 		assert.Equal(t, !next, attached(t, l), "what the kernel does without anybody's help, or the next one's work")
@@ -308,7 +311,7 @@ func TestOldKilled(t *testing.T) {
 	for range 3 {
 		old := testproc.Start(t, "plain", "o", "6", "tcp4", "127.0.0.1:0", strconv.Itoa(os.Getuid()))
 		address := old.Receive()
-		newcomer, _ := begin(t, "n", 2, address, time.Minute)
+		newcomer, _ := begin(t, "n", 2, address, long)
 		require.Equal(t, "ok", newcomer.Ask("takeover 0"))
 		for _, i := range []string{"1", "5", "0"} {
 			require.Equal(t, "ok", old.Ask(i))
@@ -331,8 +334,8 @@ func TestThirdMember(t *testing.T) {
 		return
 	}
 	for _, stays := range []bool{false, true} {
-		old, address := begin(t, "o", 2, "127.0.0.1:0", time.Minute)
-		newcomer, _ := begin(t, "n", 1, address, time.Minute)
+		old, address := begin(t, "o", 2, "127.0.0.1:0", long)
+		newcomer, _ := begin(t, "n", 1, address, long)
 		require.Equal(t, "ok", newcomer.Ask("takeover 0"))
 		third := testproc.Start(t, "plain", "t", "2", "tcp4", address, strconv.Itoa(os.Getuid()))
 		third.Receive()
@@ -371,7 +374,7 @@ func TestHoldFor(t *testing.T) {
 	answers := who(t, address, 300)
 	assert.NotZero(t, answers["f"])
 	assert.NotZero(t, answers["n"])
-	next, _ := begin(t, "x", 2, address, time.Minute)
+	next, _ := begin(t, "x", 2, address, long)
 	require.Equal(t, "ok", next.Ask("takeover 0"))
 	require.Equal(t, "ok", newcomer.Ask("drain"))
 	assert.Equal(t, map[string]int{"x": 50}, who(t, address, 50))
@@ -401,7 +404,7 @@ func TestOtherUser(t *testing.T) {
 	if !testproc.Netns(t) {
 		return
 	}
-	_, address := begin(t, "o", 2, "127.0.0.1:0", time.Minute)
+	_, address := begin(t, "o", 2, "127.0.0.1:0", long)
 	_, port, err := net.SplitHostPort(address)
 	require.NoError(t, err)
 	theirs := net.JoinHostPort("127.0.0.2", port)
@@ -409,7 +412,7 @@ func TestOtherUser(t *testing.T) {
 	require.Equal(t, theirs, stranger.Receive())
 	same := testproc.Start(t, "plain", "m", "1", "tcp4", net.JoinHostPort("127.0.0.3", port), "0")
 	same.Receive()
-	newcomer, _ := begin(t, "n", 2, address, time.Minute)
+	newcomer, _ := begin(t, "n", 2, address, long)
 	require.Equal(t, "ok", newcomer.Ask("takeover 0"))
 	assert.Equal(t, map[string]int{"n": 100}, who(t, address, 100))
 	assert.Equal(t, map[string]int{"s": 100}, who(t, theirs, 100))
@@ -527,12 +530,12 @@ func TestWorkers(t *testing.T) {
 	if !testproc.Netns(t) {
 		return
 	}
-	o1, address := begin(t, "o", 1, "127.0.0.1:0", time.Minute)
-	o2, _ := begin(t, "o", 1, address, time.Minute)
-	o3, _ := begin(t, "o", 2, address, time.Minute)
+	o1, address := begin(t, "o", 1, "127.0.0.1:0", long)
+	o2, _ := begin(t, "o", 1, address, long)
+	o3, _ := begin(t, "o", 2, address, long)
 	stop := load(address, 8)
-	a, _ := begin(t, "a", 2, address, time.Minute)
-	begin(t, "b", 1, address, time.Minute)
+	a, _ := begin(t, "a", 2, address, long)
+	begin(t, "b", 1, address, long)
 	assert.Contains(t, a.Ask("takeover 1"), "invalid argument")
 	assert.Contains(t, a.Ask("takeover 8"), "invalid argument")
 	assert.Contains(t, a.Ask("takeover -1"), "invalid argument")
@@ -561,7 +564,7 @@ func TestCloseListener(t *testing.T) {
 	if !testproc.Netns(t) {
 		return
 	}
-	old, address := begin(t, "o", 3, "127.0.0.1:0", time.Minute)
+	old, address := begin(t, "o", 3, "127.0.0.1:0", long)
 	g := start(t, 3, "tcp4", address)
 	require.NoError(t, g.g.TakeOver(t.Context(), 0))
 	for i, l := range g.g.Listeners() {
