@@ -64,6 +64,7 @@ type result struct {
 	sent, lost, restarts int
 	losses               []string // the first of them, and when
 	takeOver, drain      []time.Duration
+	used                 []resources // of the one process, after each restart
 	latency              [phases][]time.Duration
 }
 
@@ -196,6 +197,9 @@ func (s *soak) listen(g generation, takeOver bool) (address string, took time.Du
 // restart replaces the running generation by the next.
 func (s *soak) restart(ctx context.Context, old generation) (next generation, err error) {
 	s.result.restarts++
+	if s.shape.inside && s.handover {
+		return old, s.replace(ctx, old[0])
+	}
 	s.enter(starting)
 	if next, err = s.start(s.sizes(s.result.restarts)); err != nil {
 		return nil, err
@@ -221,6 +225,24 @@ func (s *soak) restart(ctx context.Context, old generation) (next generation, er
 	}
 	s.enter(quiet)
 	return next, nil
+}
+
+// replace has a process hand over to itself.
+func (s *soak) replace(ctx context.Context, p *process) error {
+	s.enter(handing)
+	took, drained, used, err := p.replace(s.address, s.sizes(s.result.restarts)[0])
+	if err != nil {
+		return err
+	}
+	s.takeOver = append(s.takeOver, took)
+	s.drain = append(s.drain, drained)
+	s.used = append(s.used, used)
+	s.enter(settling)
+	if err := sleep(ctx, settle); err != nil {
+		return err
+	}
+	s.enter(quiet)
+	return nil
 }
 
 // putBack replaces a group by a plain listener, while the load rests.

@@ -57,10 +57,11 @@ func exit(err error) {
 
 // A shape is how the servers listen, one generation after the other.
 type shape struct {
-	name  string
-	sizes []int // the number of listeners: of each generation in turn
-	split bool  // each in a process of its own
-	plain bool  // the old side is one plain listener each time
+	name   string
+	sizes  []int // the number of listeners: of each generation in turn
+	split  bool  // each in a process of its own
+	plain  bool  // the old side is one plain listener each time
+	inside bool  // all in one process, which hands over to itself
 }
 
 var shapes = []shape{
@@ -70,6 +71,7 @@ var shapes = []shape{
 	{name: "changing", sizes: []int{2, 4, 1, 4, 2, 1}},
 	{name: "workers", sizes: []int{3, 2}, split: true},
 	{name: "plain", sizes: []int{1, 2, 4}, plain: true},
+	{name: "inside", sizes: []int{1, 2, 4}, inside: true},
 }
 
 // addresses to listen on, for each network. That of tcp is both families' wildcard.
@@ -137,6 +139,9 @@ func (o options) mode(ctx context.Context, screen *term.Screen, title string, ha
 			sum.add(r)
 			if r.sent > 0 {
 				screen.Printf("%s\n", r.line(network, shape.name))
+			}
+			if used := growth(r.used); used != "" {
+				screen.Printf("      %s\n", used)
 			}
 			for _, l := range r.losses {
 				screen.Printf("      %s\n", l)
@@ -215,9 +220,11 @@ connections that were lost: those that the client could not make, or that had no
 complete answer. Each has one request, and none is tried again.
 
 Listeners is 1, 2 or 4 to a server, changing from one server to the next; workers:
-three processes with one listener each are replaced by two, and those by three; or
+three processes with one listener each are replaced by two, and those by three;
 plain: the old server has one plain listener (Multipath TCP, as package net has it),
-drained with group.DrainListener, and the load rests while such a one is put back.
+drained with group.DrainListener, and the load rests while such a one is put back;
+or inside: one process hands over to itself again and again, and how many goroutines,
+descriptors and bytes it uses is printed.
 
 Flags:
 `
@@ -233,7 +240,7 @@ func parse(args []string) (o options, err error) {
 	fs.DurationVar(&o.every, "every", 300*time.Millisecond, "`time` from one restart to the next")
 	fs.DurationVar(&o.limit, "limit", 15*time.Minute, "`time` for all")
 	networks := fs.String("networks", "tcp4,tcp6,tcp", "`list` of networks; tcp is the wildcard of both families")
-	names := fs.String("listeners", "1,2,4,changing,workers,plain", "`list` of configurations")
+	names := fs.String("listeners", "1,2,4,changing,workers,plain,inside", "`list` of configurations")
 	fs.SetOutput(io.Discard)
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -272,7 +279,7 @@ func parse(args []string) (o options, err error) {
 	for name := range strings.SplitSeq(*names, ",") {
 		i := slices.IndexFunc(shapes, func(s shape) bool { return s.name == name })
 		if i < 0 {
-			return o, fmt.Errorf("-listeners: there is no %q, only 1, 2, 4, changing, workers and plain", name)
+			return o, fmt.Errorf("-listeners: there is no %q, only 1, 2, 4, changing, workers, plain and inside", name)
 		}
 		o.shapes = append(o.shapes, shapes[i])
 	}

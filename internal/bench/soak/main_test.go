@@ -62,6 +62,7 @@ func TestSoak(t *testing.T) {
 		}
 	}
 	assert.Contains(t, out, "hand-over lost 0 of ")
+	assert.Len(t, regexp.MustCompile(`then \d+ goroutines, .* then \d+ descriptors, .* kB of heap, .* MB of memory`).FindAllString(out, -1), 3, out)
 	if os.Geteuid() == 0 {
 		assert.Contains(t, out, "user 65534,")
 	}
@@ -131,6 +132,21 @@ func TestCheck(t *testing.T) {
 		} else {
 			assert.ErrorContains(t, err, tt.says, tt.name)
 		}
+	}
+}
+
+func TestGrowth(t *testing.T) {
+	t.Parallel()
+	assert.Empty(t, growth(nil))
+	var list []resources
+	for i := range int64(30) {
+		list = append(list, resources{10 + i, 20, 1000 * i, 1e6})
+	}
+	assert.Equal(t, "medians of the first and the last tenth: 11 then 38 goroutines, 20 then 20 descriptors, 1 then 28 kB of heap, 1 then 1 MB of memory", growth(list))
+	u, err := usage()
+	require.NoError(t, err)
+	for _, n := range u {
+		assert.Positive(t, n)
 	}
 }
 

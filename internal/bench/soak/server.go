@@ -38,9 +38,13 @@ const request = 'q'
 //
 //	listen address      -> its address, and how long TakeOver took
 //	takeover address n  -> the same, and it has called TakeOver for n members
+//	replace address n   -> the same for a new group of n, to which it has handed over
+//	                       by itself; how long its Drain took, and what the process uses
 //	drain               -> how long that took, and what it has counted
 //	close               -> the same, but it just closes
 type server struct {
+	network    string
+	size       int
 	generation uint32
 	handlers   sync.WaitGroup
 	answered   atomic.Int64
@@ -51,7 +55,6 @@ func serve(args []string) error {
 	// A terminal sends Ctrl-C to all processes. Only the parent shall act on it.
 	signal.Notify(make(chan os.Signal, 1), os.Interrupt, syscall.SIGTERM)
 
-	network := args[0]
 	size, err := strconv.Atoi(args[1])
 	if err != nil {
 		return err
@@ -60,64 +63,101 @@ func serve(args []string) error {
 	if err != nil {
 		return err
 	}
-	s := &server{generation: uint32(generation)}
+	s := &server{network: args[0], size: size, generation: uint32(generation)}
 	fmt.Println("ready")
 	in := bufio.NewScanner(os.Stdin)
-	if !in.Scan() {
-		return in.Err()
-	}
-	ctx := context.Background()
-	command := strings.Fields(in.Text())
-	address := command[1]
-
-	begin := time.Now()
-	var addr net.Addr
-	var drain, shut func() error
-	served := make(chan error, 1)
-	if size == 0 {
-		l, err := reuse.Config{PortLB: reuse.On}.Listen(ctx, network, address)
-		if err != nil {
-			return err
-		}
-		go func() { served <- s.accept(l) }()
-		addr = l.Addr()
-		drain = func() error { return group.DrainListener(ctx, l) }
-		shut = l.Close
-	} else {
-		g, err := group.Config{Size: size}.Listen(ctx, network, address)
-		if err != nil {
-			return err
-		}
-		go func() { served <- g.Serve(s.accept) }()
-		begin = time.Now()
-		if command[0] == "takeover" {
-			members, err := strconv.Atoi(command[2])
+	var now *listening
+	for in.Scan() {
+		command := strings.Fields(in.Text())
+		switch command[0] {
+		case "drain", "close":
+			stop := now.drain
+			if command[0] == "close" {
+				stop = now.close
+			}
+			took, err := now.stop(stop)
+			s.handlers.Wait() // what was accepted is answered
+			fmt.Println(int64(took), s.answered.Load(), s.odd.Load(), err)
+			return nil
+		case "replace":
+			if s.size, err = strconv.Atoi(command[2]); err != nil {
+				return err
+			}
+			next, err := s.listen(command)
 			if err != nil {
 				return err
 			}
-			if err := g.TakeOver(ctx, members); err != nil {
+			took, err := now.stop(now.drain)
+			if err != nil {
 				return err
 			}
+			now = next
+			u, err := usage()
+			if err != nil {
+				return err
+			}
+			fmt.Println(now.addr, int64(now.took), int64(took), u[0], u[1], u[2], u[3])
+		default:
+			if now, err = s.listen(command); err != nil {
+				return err
+			}
+			fmt.Println(now.addr, int64(now.took))
 		}
-		addr = g.Addr()
-		drain = func() error { return g.Drain(ctx) }
-		shut = g.Close
 	}
-	fmt.Println(addr, int64(time.Since(begin)))
+	return in.Err() // the parent is gone
+}
 
-	if !in.Scan() {
-		return in.Err() // the parent is gone
+// listening is what a server has open.
+type listening struct {
+	addr         net.Addr
+	took         time.Duration // TakeOver
+	drain, close func() error
+	served       chan error
+}
+
+func (s *server) listen(command []string) (*listening, error) {
+	ctx, address := context.Background(), command[1]
+	now := &listening{served: make(chan error, 1)}
+	if s.size == 0 {
+		l, err := reuse.Config{PortLB: reuse.On}.Listen(ctx, s.network, address)
+		if err != nil {
+			return nil, err
+		}
+		go func() { now.served <- s.accept(l) }()
+		now.addr = l.Addr()
+		now.drain = func() error { return group.DrainListener(ctx, l) }
+		now.close = l.Close
+		return now, nil
 	}
-	if in.Text() == "close" {
-		drain = shut
+	g, err := group.Config{Size: s.size}.Listen(ctx, s.network, address)
+	if err != nil {
+		return nil, err
 	}
-	begin = time.Now()
-	err = drain()
+	go func() { now.served <- g.Serve(s.accept) }()
+	now.addr = g.Addr()
+	now.drain = func() error { return g.Drain(ctx) }
+	now.close = g.Close
+	begin := time.Now()
+	if command[0] != "listen" {
+		members, err := strconv.Atoi(command[2])
+		if err != nil {
+			return nil, err
+		}
+		if err := g.TakeOver(ctx, members); err != nil {
+			return nil, err
+		}
+	}
+	now.took = time.Since(begin)
+	return now, nil
+}
+
+// stop drains or closes, and waits until nobody accepts any more.
+func (l *listening) stop(how func() error) (time.Duration, error) {
+	begin := time.Now()
+	err := how()
 	took := time.Since(begin)
-	<-served
-	s.handlers.Wait() // what was accepted is answered
-	fmt.Println(int64(took), s.answered.Load(), s.odd.Load(), err)
-	return nil
+	<-l.served
+	return took, err
 }
 
 func (s *server) accept(l net.Listener) error {
@@ -214,6 +254,24 @@ func (p *process) listen(command ...string) (address string, took time.Duration,
 	}
 	ns, err := strconv.Atoi(words[1])
 	return words[0], time.Duration(ns), err
+}
+
+// replace has the server hand over to a group of its own process.
+func (p *process) replace(address string, size int) (took, drained time.Duration, u resources, err error) {
+	words, err := p.ask(fmt.Sprintf("replace %s %d", address, size))
+	if err != nil {
+		return 0, 0, u, err
+	}
+	if len(words) != 3+len(u) {
+		return 0, 0, u, fmt.Errorf("server %d said %q", p.generation, words)
+	}
+	var n [2 + len(u)]int64
+	for i := range n {
+		if n[i], err = strconv.ParseInt(words[i+1], 10, 64); err != nil {
+			return 0, 0, u, err
+		}
+	}
+	return time.Duration(n[0]), time.Duration(n[1]), resources(n[2:]), nil
 }
 
 // stop has the server drain or close, and waits for its end.
