@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 )
 
 // The exit statuses that all examples have in common.
@@ -45,9 +46,11 @@ func Not(format string, a ...any) error { return &note{fmt.Errorf(format, a...),
 func Parse(flags *flag.FlagSet, help string, args []string, stdout io.Writer) error {
 	flags.SetOutput(io.Discard)
 	flags.Usage = func() {}
+	title := ""
 	err := flags.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
-		if _, err := fmt.Fprintf(stdout, "%s\nFlags:\n", help); err != nil {
+		flags.VisitAll(func(*flag.Flag) { title = "\nFlags:\n" })
+		if _, err := io.WriteString(stdout, help+title); err != nil {
 			return err
 		}
 		flags.SetOutput(stdout)
@@ -60,8 +63,8 @@ func Parse(flags *flag.FlagSet, help string, args []string, stdout io.Writer) er
 	return nil
 }
 
-// Exit prints the error of an example, if there is anything to say, and returns the
-// exit status.
+// Exit prints the error of an example, if there is anything to say, with what can be
+// done, and returns the exit status.
 func Exit(name string, err error, stderr io.Writer) (status int) {
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
@@ -70,11 +73,14 @@ func Exit(name string, err error, stderr io.Writer) (status int) {
 		return Interrupted
 	}
 	fmt.Fprintf(stderr, "%s: %v\n", name, err)
+	var op *net.OpError
 	switch {
 	case errors.Is(err, errMistake):
 		fmt.Fprintf(stderr, "For help: go run ./examples/%s -h\n", name)
 	case errors.Is(err, ErrNo):
 		return No
+	case errors.As(err, &op) && op.Op == "dial": // which goes to this machine
+		fmt.Fprintln(stderr, "Is the loopback interface up, with its address?")
 	}
 	return Failed
 }

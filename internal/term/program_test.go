@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"testing"
 
@@ -35,6 +36,9 @@ func TestParse(t *testing.T) {
 	assert.Empty(t, out)
 
 	flags := flag.NewFlagSet("name", flag.ContinueOnError)
+	var none strings.Builder
+	require.ErrorIs(t, Parse(flags, "Usage: name\n", []string{"-h"}, &none), flag.ErrHelp)
+	assert.Equal(t, "Usage: name\n", none.String())
 	assert.EqualError(t, Parse(flags, "Usage: name\n", []string{"-h"}, failing{}), "full")
 }
 
@@ -53,6 +57,8 @@ func TestExit(t *testing.T) {
 		{errors.Join(failure, ErrInterrupted), Failed, "name: too bad\ninterrupted\n"},
 		{Not("%d lost", 2), No, "name: 2 lost\n"},
 		{fmt.Errorf("at last: %w", Not("%w", io.EOF)), No, "name: at last: EOF\n"},
+		{&net.OpError{Op: "dial", Net: "tcp", Err: failure}, Failed, "name: dial tcp: too bad\nIs the loopback interface up, with its address?\n"},
+		{&net.OpError{Op: "listen", Net: "tcp", Err: failure}, Failed, "name: listen tcp: too bad\n"},
 		{Mistake("-n %d", 2), Failed, "name: -n 2\nFor help: go run ./examples/name -h\n"},
 	} {
 		var b strings.Builder

@@ -113,11 +113,12 @@ func Help(t testing.TB, name, stdout string, flags ...string) {
 	Narrow(t, 80, stdout)
 	assert.True(t, strings.HasPrefix(stdout, "Usage: go run ./examples/"+name), stdout)
 	at := 0
-	for _, part := range []string{"\n\nSystems: ", "\n\nExit status: 0 ", "\n  130 ", "\n\nExamples:\n  go run ./examples/" + name, "\n\nFlags:\n"} {
+	for _, part := range []string{"\n\nSystems: ", "\n\nExit status: 0 ", "\n  130 ", "\n\nExamples:\n  go run ./examples/" + name} {
 		next := strings.Index(stdout, part)
 		assert.Greater(t, next, at, "%q in its place in:\n%s", part, stdout)
-		at = next
+		at = max(at, next)
 	}
+	assert.Equal(t, len(flags) > 0, strings.Contains(stdout[at:], "\n\nFlags:\n"), stdout)
 	for _, f := range flags {
 		assert.Contains(t, stdout, "\n  -"+f+"\n", stdout)
 	}
