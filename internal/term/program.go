@@ -75,6 +75,8 @@ func Exit(name string, err error, stderr io.Writer) (status int) {
 	fmt.Fprintf(stderr, "%s: %v\n", name, err)
 	var op *net.OpError
 	switch {
+	case errors.Is(err, ErrInterrupted):
+		return Interrupted
 	case errors.Is(err, errMistake):
 		fmt.Fprintf(stderr, "For help: go run ./examples/%s -h\n", name)
 	case errors.Is(err, ErrNo):

@@ -54,7 +54,7 @@ func TestExit(t *testing.T) {
 		{flag.ErrHelp, OK, ""},
 		{ErrInterrupted, Interrupted, ""},
 		{failure, Failed, "name: too bad\n"},
-		{errors.Join(failure, ErrInterrupted), Failed, "name: too bad\ninterrupted\n"},
+		{errors.Join(failure, ErrInterrupted), Interrupted, "name: too bad\ninterrupted\n"},
 		{Not("%d lost", 2), No, "name: 2 lost\n"},
 		{fmt.Errorf("at last: %w", Not("%w", io.EOF)), No, "name: at last: EOF\n"},
 		{&net.OpError{Op: "dial", Net: "tcp", Err: failure}, Failed, "name: dial tcp: too bad\nIs the loopback interface up, with its address?\n"},
