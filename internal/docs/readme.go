@@ -31,14 +31,11 @@ func writeTable(file string) error {
 	return os.WriteFile(file, []byte(before+tableBegins+optionTable()+tableEnds+after), 0o644)
 }
 
-// fieldNames are the columns of README's table.
-var fieldNames = []string{"Addr", "Port", "PortLB", "Exclusive", "DeferPort"}
-
 // optionTable says which option each field of Config is, on each system.
 func optionTable() string {
 	var p page
 	var n notes
-	table := [][]string{slices.Concat([]string{""}, fieldNames)}
+	table := [][]string{{"", "Addr<br>SO_REUSEADDR", "Port<br>SO_REUSEPORT", "PortLB", "Exclusive", "DeferPort"}}
 	for _, s := range semantics.Systems() {
 		if !current(s) {
 			continue
@@ -94,18 +91,18 @@ func (n *notes) add(text string) string {
 	return fmt.Sprintf("%s[%d]", nbsp, i+1)
 }
 
-// fieldCells is a row of the table: the option that each field is, or a dash.
+// fieldCells is a row of the table: the option that each field is, yes where the
+// heading has it, or a dash.
 func fieldCells(s semantics.System, n *notes) []string {
-	const none = "–"
-	cells := slices.Repeat([]string{none}, len(fieldNames))
-	if name := s.OptionName(semantics.Addr); name != "" {
-		cells[0] = name
+	cells := slices.Repeat([]string{"–"}, 5)
+	if s.OptionName(semantics.Addr) != "" {
+		cells[0] = "yes"
 		if s.Name() == "windows" {
 			cells[0] += n.add("lets another process take the port (Microsoft, \"Using SO_REUSEADDR and SO_EXCLUSIVEADDRUSE\"), so it is never used in place of SO_REUSEPORT")
 		}
 	}
-	if name := s.OptionName(semantics.Port); name != "" {
-		cells[1] = name
+	if s.OptionName(semantics.Port) != "" {
+		cells[1] = "yes"
 	}
 	name := s.Name()
 	if name == "freebsd-14" { // verdicts have the name of the present versions
@@ -138,7 +135,8 @@ func fieldCells(s semantics.System, n *notes) []string {
 		}
 	}
 	for _, option := range deferred(s) {
-		cells[4], _, _ = strings.Cut(option, " ")
+		option, _, _ = strings.Cut(option, " from ")
+		cells[4] = "yes" + n.add(option)
 	}
 	return cells
 }
