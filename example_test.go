@@ -1,139 +1,31 @@
-//go:build linux
-
-// Linux is where what these print is certain.
-
 package reuse_test
 
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
+	"io"
 	"log"
 	"net"
 	"net/http"
-	"syscall"
+	"net/http/httptest"
+	"os"
+	"strings"
 	"time"
 
 	"example.com/reuse"
 )
 
-// Several processes serve one port. Where the system cannot spread connections
-// over them, Prefer would let the first one serve alone.
-func ExampleConfig_Listen() {
-	l, err := reuse.Config{PortLB: reuse.On}.Listen(context.Background(), "tcp4", "127.0.0.1:0")
-	if errors.Is(err, errors.ErrUnsupported) {
-		log.Fatalf("one process only on this system: %v", err)
-	}
-	if err != nil {
-		log.Fatal(err)
-	}
-	srv := http.Server{ReadHeaderTimeout: 5 * time.Second}
-	defer context.AfterFunc(stopped(), func() { srv.Shutdown(context.Background()) })()
-	fmt.Println(srv.Serve(l))
-	// Output: http: Server closed
-}
-
-// stopped is done when the process is to stop, as signal.NotifyContext's context.
-func stopped() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	return ctx
-}
-
-// A service that nobody may take the port from. On Windows that needs asking for.
-func ExampleConfig_Listen_exclusive() {
-	l, err := reuse.Config{Exclusive: reuse.On}.Listen(context.Background(), "tcp4", "127.0.0.1:0")
-	if err != nil {
-		log.Fatal(err) // a BSD or macOS wildcard address, say
-	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	_, err = reuse.Config{Port: reuse.On}.Listen(context.Background(), "tcp4", ":"+port)
-	fmt.Println(errors.Is(err, syscall.EADDRINUSE))
-	// Output: true
-}
-
-// With port 0 the kernel chooses a free port, which others may then join.
-func ExampleConfig_ListenPacket() {
-	c := reuse.Config{Port: reuse.On}
-	first, err := c.ListenPacket(context.Background(), "udp4", "127.0.0.1:0")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer first.Close()
-	second, err := c.ListenPacket(context.Background(), "udp4", first.LocalAddr().String())
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer second.Close()
-	fmt.Println(first.LocalAddr().String() == second.LocalAddr().String())
-	// Output: true
-}
-
-// Dialing from the port of a listener, as for a hole through a NAT.
-func ExampleConfig_Dial() {
-	ctx := context.Background()
-	c := reuse.Config{Port: reuse.On}
-	l, err := c.Listen(ctx, "tcp4", "127.0.0.1:0")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer l.Close()
-	other, err := net.Listen("tcp4", "127.0.0.1:0") // a peer
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer other.Close()
-
-	conn, err := c.Dial(ctx, "tcp4", l.Addr().String(), other.Addr().String())
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer conn.Close()
-	fmt.Println(conn.LocalAddr().String() == l.Addr().String())
-
-	_, err = c.Dial(ctx, "tcp4", l.Addr().String(), other.Addr().String())
-	fmt.Println(errors.Is(err, reuse.ErrTupleInUse))
+// A Config is a value: it can be compared, copied and printed.
+func ExampleConfig() {
+	var c reuse.Config // as package net
+	fmt.Println(c == reuse.Config{}, c)
+	c.PortLB = reuse.On
+	fmt.Println(c)
 	// Output:
-	// true
-	// true
-}
-
-// With a net.ListenConfig of one's own: its other fields, and its Control
-// function, stay in force.
-func ExampleConfig_ListenConfig() {
-	lc, err := reuse.Config{Port: reuse.Prefer}.ListenConfig(net.ListenConfig{
-		KeepAlive: time.Minute,
-		Control: func(network, address string, rc syscall.RawConn) error {
-			fmt.Println(network)
-			return nil
-		},
-	})
-	if err != nil {
-		log.Fatal(err)
-	}
-	lc.SetMultipathTCP(false)
-	l, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		log.Fatal(err)
-	}
-	l.Close()
-	// Output: tcp4
-}
-
-// More connections from one address than there are ephemeral ports.
-func ExampleConfig_Dialer() {
-	d, err := reuse.Config{DeferPort: reuse.Prefer}.Dialer(net.Dialer{
-		Timeout:   5 * time.Second,
-		LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)},
-	})
-	if err != nil {
-		log.Fatal(err)
-	}
-	client := http.Client{Transport: &http.Transport{DialContext: d.DialContext}}
-	_, err = client.Get("http://127.0.0.1:1/")
-	fmt.Println(errors.Is(err, syscall.ECONNREFUSED))
-	// Output: true
+	// true Default
+	// PortLB=On
 }
 
 // A configuration that contradicts itself is refused on every system alike.
@@ -151,43 +43,94 @@ func ExampleConfig_String() {
 	// Default
 }
 
-func ExampleOption_Supported() {
-	switch err := reuse.PortLB.Supported(); {
-	case err == nil:
-		fmt.Println("several processes can share the load of a port")
-	case errors.Is(err, errors.ErrUnsupported):
-		fmt.Println("one process has to serve alone:", err)
-	default:
-		fmt.Println("could not find out:", err)
+// A client whose connections come from one address, of which there can be more than
+// there are ephemeral ports.
+func ExampleConfig_Dialer() {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, _ := net.SplitHostPort(r.RemoteAddr)
+		fmt.Fprintln(w, "hello,", host)
+	}))
+	defer server.Close()
+
+	d, err := reuse.Config{DeferPort: reuse.Prefer}.Dialer(net.Dialer{
+		Timeout:   5 * time.Second,
+		LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)},
+	})
+	if err != nil {
+		log.Fatal(err)
 	}
-	// Output: several processes can share the load of a port
+	client := http.Client{Transport: &http.Transport{DialContext: d.DialContext}, Timeout: 10 * time.Second}
+	defer client.CloseIdleConnections()
+	answer, err := client.Get(server.URL)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Print(string(text))
+	// Output: hello, 127.0.0.1
 }
 
-// What a socket has that somebody else made. A net.Listener is no syscall.Conn by
-// itself; the listeners of package net are.
-func ExampleInspect() {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer l.Close()
-	c, err := reuse.Inspect(l.(syscall.Conn))
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println("SO_REUSEPORT:", c.Port)
-	// Output: SO_REUSEPORT: Off
+func ExampleOption_String() {
+	fmt.Println(reuse.PortLB, reuse.DeferPort)
+	// Output: PortLB DeferPort
 }
 
-// A Control function sets the options on a socket that package net makes.
-func ExampleConfig_Control() {
-	lc := net.ListenConfig{Control: reuse.Config{Addr: reuse.Off}.Control}
-	l, err := lc.Listen(context.Background(), "tcp4", "127.0.0.1:0")
-	if err != nil {
+// The address of a server that is started twice by accident is in use. One that is
+// to run several times says so.
+func ExampleSetting() {
+	flags := flag.NewFlagSet("server", flag.ContinueOnError)
+	share := flags.Bool("share", false, "let other servers have the port, too")
+	if err := flags.Parse([]string{"-share"}); err != nil {
 		log.Fatal(err)
 	}
-	defer l.Close()
-	c, err := reuse.Inspect(l.(syscall.Conn))
-	fmt.Println(c.Addr, err)
-	// Output: Off <nil>
+	var c reuse.Config
+	if *share {
+		c.PortLB = reuse.On
+	}
+	fmt.Println(c)
+	// Output: PortLB=On
+}
+
+func ExampleSetting_String() {
+	fmt.Println(reuse.Default, reuse.On, reuse.Off, reuse.Prefer)
+	// Output: Default On Off Prefer
+}
+
+// An error about an option is inside that of package net.
+func ExampleOptionError() {
+	// Only a dialed socket can choose its port late.
+	_, err := reuse.Config{DeferPort: reuse.On}.Listen(context.Background(), "tcp4", "127.0.0.1:0")
+	var o *reuse.OptionError
+	if errors.As(err, &o) {
+		fmt.Println(o.Op, o.Option)
+	}
+	// Output: set DeferPort
+}
+
+func ExampleOptionError_Error() {
+	err := reuse.Config{PortLB: reuse.On, Port: reuse.Off}.Check()
+	fmt.Println(err)
+	// Output: reuse: check PortLB: contradictory options: PortLB On with Port Off
+}
+
+// An option that the system or the socket lacks is told from one that was refused.
+func ExampleOptionError_Is() {
+	_, err := reuse.Config{DeferPort: reuse.On}.Listen(context.Background(), "tcp4", "127.0.0.1:0")
+	fmt.Println(errors.Is(err, errors.ErrUnsupported))
+	err = reuse.Config{Addr: 77}.Check()
+	fmt.Println(errors.Is(err, errors.ErrUnsupported))
+	// Output:
+	// true
+	// false
+}
+
+// What is wrapped is found through an OptionError.
+func ExampleOptionError_Unwrap() {
+	err := reuse.Config{Addr: 77}.Check()
+	fmt.Println(errors.Is(err, os.ErrInvalid), strings.HasSuffix(err.Error(), errors.Unwrap(err).Error()))
+	// Output: true true
 }

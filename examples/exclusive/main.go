@@ -26,25 +26,32 @@ import (
 	"time"
 
 	"example.com/reuse"
+	"example.com/reuse/internal/term"
 )
 
-const usage = `Usage: exclusive [-address host:port]
+const help = `Usage: go run ./examples/exclusive [-address host:port] [-json]
 
-Holds a port with Config{Exclusive: On} and tries to take
-it: with each option that shares ports, on the same address
-and on the wildcards, from this process and from another.
-What may bind beside the holder must get none of its
-connections. Then it does the same to a listener that is
-not exclusive.
+Holds a port with Config{Exclusive: On} and tries to take it: with each option
+that shares ports, on the same address and on the wildcards, from this process
+and from another. What may bind beside the holder must get none of its
+connections. Then it does the same to a listener that is not exclusive.
 
-Exit status: 0 if nobody took the address or its traffic,
-1 if somebody did.
+Systems: any address can be exclusive on Linux, Windows, Solaris and illumos; a
+specific one such as 127.0.0.1, but no wildcard, on OpenBSD, NetBSD and macOS;
+and none elsewhere, where this program says why. On Linux, another user who
+binds several times gets around it, which is not tried here; see
+go doc example.com/reuse.Config.
 
-Any address can be exclusive on Linux, Windows, Solaris and
-illumos; a specific one such as 127.0.0.1, but no wildcard,
-on OpenBSD, NetBSD and macOS; and none elsewhere, where
-this program says why.
+Exit status: 0 if nobody took the address or its traffic
+  1    if somebody did
+  2    if this could not be done
+  130  if it was interrupted
+  (go run makes 1 of all but 0)
 
+Examples:
+  go run ./examples/exclusive
+  go run ./examples/exclusive -address [::]:8080
+  go run ./examples/exclusive -json
 `
 
 const (
@@ -63,55 +70,61 @@ func main() {
 }
 
 func run(args []string, stdout, stderr io.Writer) int {
+	return term.Exit("exclusive", exclusive(args, stdout, stderr), stderr)
+}
+
+func exclusive(args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("exclusive", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() {
-		fmt.Fprint(flags.Output(), usage)
-		flags.PrintDefaults()
-	}
 	address := flags.String("address", "127.0.0.1:0", "`address` to hold; port 0 is any free one")
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		return 0
-	} else if err != nil {
-		return 2
+	asJSON := flags.Bool("json", false, "print each attempt as a line of JSON, and no more")
+	if err := term.Parse(flags, help, args, stdout); err != nil {
+		return err
 	}
 	if flags.NArg() > 0 {
-		fmt.Fprintf(stderr, "exclusive: unexpected argument %q; try -h\n", flags.Arg(0))
-		return 2
+		return term.Mistake("unexpected argument %q: there are only flags", flags.Arg(0))
 	}
 	host, _, err := net.SplitHostPort(*address)
 	if err != nil {
-		fmt.Fprintf(stderr, "exclusive: -address: %v; write it as in 127.0.0.1:8080 or [::1]:8080\n", err)
-		return 2
+		return term.Mistake("-address: %w; write it as in 127.0.0.1:8080 or [::1]:8080", err)
 	}
 
 	holder, err := serve("holder", reuse.Config{Exclusive: reuse.On}, *address)
 	if errors.Is(err, errors.ErrUnsupported) {
-		fmt.Fprintf(stderr, "exclusive: %v\n\n%s", err,
+		return fmt.Errorf("%w\n\n"+
 			"Here nobody can be kept from that address, so there is nothing to show.\n"+
-				"exclusive -h tells which systems can do it, and for which addresses.\n")
-		return 1
+			"-h tells which systems can do it, and for which addresses.", err)
 	} else if err != nil {
-		fmt.Fprintf(stderr, "exclusive: %v\nTry another address with -address.\n", err)
-		return 1
+		return fmt.Errorf("%w; try another address with -address", err)
 	}
 	defer holder.Close()
 
-	held, err := show(stdout, stderr, holder, net.JoinHostPort(host, "0"))
-	if err != nil {
-		fmt.Fprintf(stderr, "exclusive: %v\n", err)
-		return 1
-	} else if !held {
-		fmt.Fprintf(stderr, "exclusive: the address was not exclusive: see \"%s\" above\n", tookIt)
-		return 1
+	sh := &show{screen: term.New(stdout), stderr: stderr}
+	if *asJSON {
+		sh.screen, sh.json = term.New(io.Discard), json.NewEncoder(stdout)
 	}
-	return 0
+	held, err := sh.run(holder, net.JoinHostPort(host, "0"))
+	switch {
+	case err != nil:
+		return err
+	case sh.screen.Err() != nil:
+		return sh.screen.Err()
+	case !held:
+		return term.Not("the address was not exclusive: see %q", tookIt)
+	}
+	return nil
 }
 
-// show lets everybody try to take the holder's address, and tells whether it stayed
+// A show prints who takes what.
+type show struct {
+	screen *term.Screen
+	json   *json.Encoder // nil without -json
+	stderr io.Writer
+}
+
+// run lets everybody try to take the holder's address, and tells whether it stayed
 // the holder's. Then it does the same to a listener on another port that shares.
-func show(stdout, stderr io.Writer, holder *server, another string) (held bool, err error) {
-	other, err := startOther(stderr)
+func (s *show) run(holder *server, another string) (held bool, err error) {
+	other, err := startOther(s.stderr)
 	if err != nil {
 		return false, fmt.Errorf("cannot start another process: %w", err)
 	}
@@ -119,18 +132,19 @@ func show(stdout, stderr io.Writer, holder *server, another string) (held bool, 
 	this := &intruder{}
 	defer this.Close()
 
-	fmt.Fprintf(stdout, "%v is held with %v.\n", holder.Addr(), holder.config)
-	fmt.Fprintf(stdout, "This process and another one try to take it.\n\n")
-	t, err := attack(holder, this, other)
+	s.screen.Textf("%v is held with %v. This process and another one try to take it.", holder.Addr(), holder.config)
+	s.screen.Printf("\n")
+	t, err := s.attack(holder, this, other)
 	if err != nil {
 		return false, err
 	}
-	t.print(stdout, refused, besideIt, tookIt, untried)
+	t.print(s.screen, refused, besideIt, tookIt, untried)
 	verdict := "It was not exclusive"
 	if held = t.count(tookIt) == 0; held {
 		verdict = "Nobody took it or its traffic"
 	}
-	fmt.Fprintf(stdout, "\n%s. Attempts: %s.\n", verdict, t.tally(refused, besideIt, tookIt, untried))
+	s.screen.Printf("\n")
+	s.screen.Textf("%s. Attempts: %s.", verdict, t.tally(refused, besideIt, tookIt, untried))
 
 	shared := reuse.Config{Port: reuse.On}
 	if reuse.Port.Supported() != nil {
@@ -141,15 +155,17 @@ func show(stdout, stderr io.Writer, holder *server, another string) (held bool, 
 		return held, err
 	}
 	defer sharer.Close()
-	fmt.Fprintf(stdout, "\nFor contrast, %v is held with %v.\n\n", sharer.Addr(), sharer.config)
-	if t, err = attack(sharer, this, other); err != nil {
+	s.screen.Printf("\n")
+	s.screen.Textf("For contrast, %v is held with %v.", sharer.Addr(), sharer.config)
+	s.screen.Printf("\n")
+	if t, err = s.attack(sharer, this, other); err != nil {
 		return held, err
 	}
 	if t.count(besideIt)+t.count(tookIt) > 0 {
-		t.print(stdout, besideIt, tookIt)
-		fmt.Fprintln(stdout)
+		t.print(s.screen, besideIt, tookIt)
+		s.screen.Printf("\n")
 	}
-	fmt.Fprintf(stdout, "Attempts: %s.\n", t.tally(refused, besideIt, tookIt, untried))
+	s.screen.Textf("Attempts: %s.", t.tally(refused, besideIt, tookIt, untried))
 	return held, nil
 }
 
@@ -375,7 +391,7 @@ func (p *otherProcess) Close() error {
 }
 
 // attack lets both processes make every bid on the holder's address.
-func attack(holder *server, this *intruder, other *otherProcess) (t table, err error) {
+func (s *show) attack(holder *server, this *intruder, other *otherProcess) (t table, err error) {
 	at := addrPort(holder.Addr().String())
 	for _, b := range bids(at) {
 		for _, process := range []struct {
@@ -386,8 +402,9 @@ func attack(holder *server, this *intruder, other *otherProcess) (t table, err e
 			if err != nil {
 				return nil, err
 			}
-			r := row{bid: b, process: process.name, outcome: o, attempts: 1}
+			r := row{bid: b, process: process.name, outcome: o}
 			if o.Result == bound {
+				r.made = connections
 				if r.reached, err = reached(target(at, addrPort(b.Address)), holder.name); err != nil {
 					return nil, fmt.Errorf("with a socket on %s (%s) a connection got lost: %w", b.Address, b.Options, err)
 				}
@@ -398,7 +415,13 @@ func attack(holder *server, this *intruder, other *otherProcess) (t table, err e
 			if _, err := process.try(bid{}); err != nil {
 				return nil, err
 			}
-			t.add(r)
+			t = append(t, r)
+			if s.json == nil {
+				continue
+			}
+			if err := s.json.Encode(r.attempt(holder)); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return t, nil
@@ -455,58 +478,84 @@ func ask(address string) (name string, err error) {
 // A table is what became of all the bids.
 type table []row
 
-// A row is one bid, or the same by both processes if both fared alike.
+// A row is one bid, or in print the same by both processes if both fared alike.
 type row struct {
 	bid
 	process string
 	outcome
-	attempts int
-	reached  int // if bound: of the connections that were made, the holder
+	made    int // connections, if bound
+	reached int // the holder, of those
 }
 
-func (t *table) add(r row) {
-	if n := len(*t); n > 0 {
-		if last := &(*t)[n-1]; last.bid == r.bid && last.outcome == r.outcome {
-			last.process = "both"
-			last.attempts += r.attempts
-			last.reached += r.reached
-			return
-		}
+// An attempt is a row of one bid in JSON.
+type attempt struct {
+	OS          string `json:"os"`
+	Holder      string `json:"holder"`      // its address
+	HeldWith    string `json:"held_with"`   // its Config
+	Address     string `json:"address"`     // of the other socket
+	Options     string `json:"options"`     // of the other socket
+	By          string `json:"by"`          // this process or the other
+	Result      string `json:"result"`      // refused, beside it, took it or untried
+	Said        string `json:"said"`        // by the kernel, or about the system
+	Connections int    `json:"connections"` // that were made, if it was bound
+	HolderGot   int    `json:"holder_got"`  // of those
+}
+
+func (r row) attempt(holder *server) attempt {
+	return attempt{
+		runtime.GOOS, holder.Addr().String(), holder.config.String(),
+		r.Address, r.Options, r.process, r.Result, r.Said, r.made, r.reached,
 	}
-	*t = append(*t, r)
 }
 
-// print writes the rows that have one of the results.
-func (t table) print(w io.Writer, results ...string) {
-	const columns = "    %-10s  %-5s  %-9s  %s\n"
-	fmt.Fprintf(w, columns, "options", "by", "result", "the kernel said")
+// merged has one row where both processes fared alike.
+func (t table) merged() (list table) {
+	for _, r := range t {
+		if n := len(list); n > 0 && list[n-1].bid == r.bid && list[n-1].outcome == r.outcome {
+			last := &list[n-1]
+			last.process = "both"
+			last.made += r.made
+			last.reached += r.reached
+			continue
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+// print prints the rows that have one of the results.
+func (t table) print(s *term.Screen, results ...string) {
+	const format = "  %-10s  %-5s  %-9s  %s\n"
+	columns, _ := s.Size()
+	room := min(columns-1-32, 32) // in the last column
+	s.Printf(format, "options", "by", "result", "said")
 	var address string
 	var notes []string
-	for _, r := range t {
+	for _, r := range t.merged() {
 		if !slices.Contains(results, r.Result) {
 			continue
 		}
 		if r.Address != address {
 			address = r.Address
-			fmt.Fprintf(w, "  %s\n", address)
+			s.Printf("%s\n", address)
 		}
 		said := r.Said
-		switch {
-		case r.Result == besideIt || r.Result == tookIt:
-			said = fmt.Sprintf("bound; holder got %d of %d", r.reached, r.attempts*connections)
-		case len(said) > 32: // Windows says it in long sentences
+		if r.made > 0 {
+			said = fmt.Sprintf("bound; holder got %d of %d", r.reached, r.made)
+		}
+		if len(said) > room { // Windows says it in long sentences
 			if !slices.Contains(notes, said) {
 				notes = append(notes, said)
 			}
 			said = fmt.Sprintf("note %d", slices.Index(notes, said)+1)
 		}
-		fmt.Fprintf(w, columns, r.Options, r.process, r.Result, said)
+		s.Printf(format, r.Options, r.process, r.Result, said)
 	}
 	for i, note := range notes {
-		fmt.Fprintf(w, "  Note %d: %s\n", i+1, note)
+		s.Indentf("  ", "Note %d: %s", i+1, note)
 	}
 	if t.count(besideIt)+t.count(tookIt) > 0 {
-		fmt.Fprintf(w, "  Each bind that succeeded was tested with %d connections.\n", connections)
+		s.Indentf("  ", "Each bind that succeeded was tested with %d connections.", connections)
 	}
 }
 
@@ -514,7 +563,7 @@ func (t table) print(w io.Writer, results ...string) {
 func (t table) count(result string) (n int) {
 	for _, r := range t {
 		if r.Result == result {
-			n += r.attempts
+			n++
 		}
 	}
 	return n

@@ -4,49 +4,27 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"net"
-	"os"
-	"os/exec"
 	"regexp"
 	"runtime"
 	"strings"
 	"testing"
 
-	"example.com/reuse"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"example.com/reuse"
+	"example.com/reuse/internal/term"
+	"example.com/reuse/internal/testproc"
 )
 
-// TestMain is the example itself in the processes that the tests start.
-func TestMain(m *testing.M) {
-	if os.Getenv("REUSE_EXAMPLE") == "1" || os.Getenv(asIntruder) != "" {
-		main()
-	}
-	if os.Getenv("GORACE") == "" { // a process built with -race ends with a second's sleep
-		os.Setenv("GORACE", "atexit_sleep_ms=1")
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { testproc.MainExample(m, main, asIntruder) }
 
-// example runs the example in a process of its own, if there are processes.
 func example(t *testing.T, args ...string) (stdout, stderr string, status int) {
 	t.Helper()
-	var out, errs bytes.Buffer
-	if runtime.GOOS == "js" || runtime.GOOS == "wasip1" {
-		status = run(args, &out, &errs)
-		return out.String(), errs.String(), status
-	}
-	exe, err := os.Executable()
-	require.NoError(t, err)
-	cmd := exec.CommandContext(t.Context(), exe, args...)
-	cmd.Env = append(os.Environ(), "REUSE_EXAMPLE=1")
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Run(); err != nil {
-		var exit *exec.ExitError
-		require.ErrorAs(t, err, &exit)
-	}
-	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+	return testproc.Example(t, run, args...)
 }
 
 // supported tells whether an address can be exclusive here.
@@ -73,7 +51,7 @@ func ipv6(t *testing.T) bool {
 
 // A line of a table is an address, or else options, process, result and what was
 // said.
-var lines = regexp.MustCompile(`(?m)^  (\S+):\d+$|^    (none|Addr|Port|Addr, Port|PortLB) +(this|other|both) +(refused|untried|beside it|took it) +(\S.*)$`)
+var lines = regexp.MustCompile(`(?m)^(\S+):\d+$|^  (none|Addr|Port|Addr, Port|PortLB) +(this|other|both) +(refused|untried|beside it|took it) +(\S.*)$`)
 
 func TestNobodyTakesIt(t *testing.T) {
 	t.Parallel()
@@ -94,10 +72,10 @@ func TestNobodyTakesIt(t *testing.T) {
 			}
 			stdout, stderr, status := example(t, "-address", test.address)
 			if !supported(t, test.address) {
-				assert.Equal(t, 1, status)
+				assert.Equal(t, term.Failed, status)
 				assert.Empty(t, stdout)
 				assert.Contains(t, stderr, "reuse: set Exclusive on "+runtime.GOOS+": unsupported")
-				assert.Contains(t, stderr, "exclusive -h")
+				assert.Contains(t, stderr, "-h tells which systems")
 				return
 			}
 			require.Equal(t, 0, status, "%s%s", stdout, stderr)
@@ -134,8 +112,8 @@ func TestNobodyTakesIt(t *testing.T) {
 
 			if runtime.GOOS == "linux" { // the contrast: Port lets others in
 				assert.Contains(t, contrast, "Port=On")
-				assert.Regexp(t, `(?m)^    Port +(this|other|both) +took it +bound; holder got \d+ of (16|32)$`, contrast)
-				assert.NotRegexp(t, `(?m)^    (none|Addr) `, contrast)
+				assert.Regexp(t, `(?m)^  Port +(this|other|both) +took it +bound; holder got \d+ of (16|32)$`, contrast)
+				assert.NotRegexp(t, `(?m)^  (none|Addr) `, contrast)
 			}
 		})
 	}
@@ -155,7 +133,7 @@ func TestNotExclusive(t *testing.T) {
 	require.NoError(t, err)
 	defer holder.Close()
 	var stdout, stderr bytes.Buffer
-	held, err := show(&stdout, &stderr, holder, "127.0.0.1:0")
+	held, err := (&show{screen: term.New(&stdout), stderr: &stderr}).run(holder, "127.0.0.1:0")
 	require.NoError(t, err)
 	assert.False(t, held)
 	assert.Contains(t, stdout.String(), "It was not exclusive.")
@@ -174,7 +152,7 @@ func TestMoreSpecific(t *testing.T) {
 	other, err := startOther(&stderr)
 	require.NoError(t, err)
 	this := &intruder{}
-	results, err := attack(holder, this, other)
+	results, err := new(show).attack(holder, this, other)
 	require.NoError(t, err)
 	require.NoError(t, this.Close())
 	require.NoError(t, other.Close())
@@ -188,7 +166,7 @@ func TestMoreSpecific(t *testing.T) {
 			assert.Equal(t, refused, r.Result, "%+v", r)
 			continue
 		}
-		specific += r.attempts
+		specific++
 		assert.Equal(t, tookIt, r.Result, "%+v", r)
 		assert.Zero(t, r.reached, "%+v", r)
 	}
@@ -207,14 +185,62 @@ func TestFlags(t *testing.T) {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			t.Parallel()
 			stdout, stderr, status := example(t, args...)
-			assert.Equal(t, 2, status)
+			assert.Equal(t, term.Failed, status)
 			assert.Empty(t, stdout)
-			assert.NotEmpty(t, stderr)
+			assert.Contains(t, stderr, "exclusive: ")
+			assert.Contains(t, stderr, "\nFor help: go run ./examples/exclusive -h\n")
 		})
 	}
 	stdout, stderr, status := example(t, "-h")
-	assert.Equal(t, 0, status)
-	assert.Contains(t, stdout+stderr, "Any address can be exclusive on Linux")
+	assert.Equal(t, term.OK, status)
+	assert.Empty(t, stderr)
+	testproc.Help(t, "exclusive", stdout, "address address", "json")
+}
+
+func TestJSON(t *testing.T) {
+	t.Parallel()
+	if !supported(t, "127.0.0.1:0") {
+		t.Skip("no address can be exclusive here")
+	}
+	stdout, stderr, status := example(t, "-json")
+	require.Equal(t, term.OK, status, stderr)
+	assert.Empty(t, stderr)
+	lines := json.NewDecoder(strings.NewReader(stdout))
+	lines.DisallowUnknownFields()
+	seen := map[string]int{}
+	for lines.More() {
+		var a attempt
+		require.NoError(t, lines.Decode(&a))
+		seen[a.HeldWith+" "+a.By]++
+		assert.Equal(t, runtime.GOOS, a.OS)
+		assert.Equal(t, addrPort(a.Holder).Port(), addrPort(a.Address).Port())
+		assert.Contains(t, []string{"none", "Addr", "Port", "Addr, Port", "PortLB"}, a.Options)
+		switch a.Result {
+		case refused, untried:
+			assert.NotEmpty(t, a.Said)
+			assert.Zero(t, a.Connections)
+		case besideIt, tookIt:
+			assert.Empty(t, a.Said)
+			assert.Equal(t, connections, a.Connections)
+			assert.LessOrEqual(t, a.HolderGot, connections)
+		default:
+			t.Errorf("%+v", a)
+		}
+		assert.False(t, a.HeldWith == "Exclusive=On" && a.Result == tookIt, "%+v", a)
+	}
+	shared := "Port=On"
+	if reuse.Port.Supported() != nil {
+		shared = "Addr=On"
+	}
+	assert.Equal(t, map[string]int{"Exclusive=On this": 15, "Exclusive=On other": 15, shared + " this": 15, shared + " other": 15}, seen)
+}
+
+func TestNarrow(t *testing.T) {
+	t.Parallel()
+	cmd := testproc.Command(t)
+	cmd.Env = append(cmd.Env, "COLUMNS=40")
+	stdout, _, _ := testproc.Run(t, cmd)
+	testproc.Narrow(t, 40, stdout)
 }
 
 func TestTakenBefore(t *testing.T) {
@@ -226,9 +252,9 @@ func TestTakenBefore(t *testing.T) {
 	require.NoError(t, err)
 	defer l.Close()
 	stdout, stderr, status := example(t, "-address", l.Addr().String())
-	assert.Equal(t, 1, status)
+	assert.Equal(t, term.Failed, status)
 	assert.Empty(t, stdout)
-	assert.Contains(t, stderr, "Try another address")
+	assert.Contains(t, stderr, "try another address with -address")
 }
 
 // A table keeps what is too long for a column for below.
@@ -236,25 +262,23 @@ func TestTable(t *testing.T) {
 	t.Parallel()
 	long := "Only one usage of each socket address (protocol/network address/port) is normally permitted."
 	b := bid{Address: "127.0.0.1:1", Options: "Addr, Port"}
-	var results table
-	for _, r := range []row{
-		{bid: b, process: "this", outcome: outcome{refused, long}, attempts: 1},
-		{bid: b, process: "other", outcome: outcome{refused, long}, attempts: 1},
-		{bid: bid{Address: "0.0.0.0:1", Options: "none"}, process: "this", outcome: outcome{besideIt, ""}, attempts: 1, reached: 16},
-		{bid: bid{Address: "0.0.0.0:1", Options: "none"}, process: "other", outcome: outcome{tookIt, ""}, attempts: 1, reached: 9},
-		{bid: bid{Address: "0.0.0.0:1", Options: "Port"}, process: "this", outcome: outcome{untried, "no such option"}, attempts: 1},
-	} {
-		results.add(r)
+	results := table{
+		{bid: b, process: "this", outcome: outcome{refused, long}},
+		{bid: b, process: "other", outcome: outcome{refused, long}},
+		{bid: bid{Address: "0.0.0.0:1", Options: "none"}, process: "this", outcome: outcome{besideIt, ""}, made: 16, reached: 16},
+		{bid: bid{Address: "0.0.0.0:1", Options: "none"}, process: "other", outcome: outcome{tookIt, ""}, made: 16, reached: 9},
+		{bid: bid{Address: "0.0.0.0:1", Options: "Port"}, process: "this", outcome: outcome{untried, "no such option"}},
 	}
 	var out bytes.Buffer
-	results.print(&out, refused, besideIt, tookIt)
-	assert.Equal(t, `    options     by     result     the kernel said
-  127.0.0.1:1
-    Addr, Port  both   refused    note 1
-  0.0.0.0:1
-    none        this   beside it  bound; holder got 16 of 16
-    none        other  took it    bound; holder got 9 of 16
-  Note 1: `+long+`
+	results.print(term.New(&out), refused, besideIt, tookIt)
+	assert.Equal(t, `  options     by     result     said
+127.0.0.1:1
+  Addr, Port  both   refused    note 1
+0.0.0.0:1
+  none        this   beside it  bound; holder got 16 of 16
+  none        other  took it    bound; holder got 9 of 16
+  Note 1: Only one usage of each socket address (protocol/network
+  address/port) is normally permitted.
   Each bind that succeeded was tested with 16 connections.
 `, out.String())
 	assert.Equal(t, "2 refused, 1 beside it, 1 took it, 1 untried", results.tally(refused, besideIt, tookIt, untried))

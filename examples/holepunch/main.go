@@ -23,19 +23,27 @@ import (
 	"time"
 
 	"example.com/reuse"
+	"example.com/reuse/internal/term"
 )
 
-const usage = `Usage: holepunch
+const help = `Usage: go run ./examples/holepunch
 
-Two peers listen on a port each, and one dials the other
-from the port that it listens on, as peer-to-peer programs
-do behind a NAT: both see the address where the other
-listens. Then come two mistakes that are easily made,
-dialing twice and dialing oneself, and their errors.
+Two peers listen on a port each, and one dials the other from the port that it
+listens on, as peer-to-peer programs do behind a NAT: both see the address
+where the other listens. Then come two mistakes that are easily made, dialing
+twice and dialing oneself, and their errors.
 
-It works where several sockets can share a port: Linux,
-macOS, FreeBSD, OpenBSD, NetBSD, DragonFly, AIX, Solaris.
-Not on Windows and illumos.
+Systems: where several sockets can share a port: Linux, macOS, FreeBSD,
+OpenBSD, NetBSD, DragonFly, AIX, Solaris. Not on Windows, illumos, Plan 9, js
+and wasip1.
+
+Exit status: 0 if all went as it is said here
+  2    if it did not, or could not be done
+  130  if it was interrupted
+  (go run makes 1 of all but 0)
+
+Examples:
+  go run ./examples/holepunch
 `
 
 // share is for the listener and for the socket that dials from its port. Both
@@ -49,34 +57,28 @@ const patience = 10 * time.Second
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 func run(args []string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet("holepunch", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() { fmt.Fprint(flags.Output(), usage) }
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		return 0
-	} else if err != nil {
-		return 2
-	}
-	if flags.NArg() > 0 {
-		fmt.Fprintf(stderr, "holepunch: unexpected argument %q; try -h\n", flags.Arg(0))
-		return 2
-	}
-
-	err := show(stdout)
-	switch {
-	case errors.Is(err, errors.ErrUnsupported):
-		fmt.Fprintf(stderr, "holepunch: %v\n\n%s", err,
-			"A program on this system cannot dial from the port that it listens on.\n"+
-				"Listen on one port, dial from another, and tell the peer both.\n")
-		return 1
-	case err != nil:
-		fmt.Fprintf(stderr, "holepunch: %v\n", err)
-		return 1
-	}
-	return 0
+	return term.Exit("holepunch", holepunch(args, stdout), stderr)
 }
 
-func show(w io.Writer) error {
+func holepunch(args []string, stdout io.Writer) error {
+	flags := flag.NewFlagSet("holepunch", flag.ContinueOnError)
+	if err := term.Parse(flags, help, args, stdout); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 {
+		return term.Mistake("unexpected argument %q: there are no arguments", flags.Arg(0))
+	}
+	s := term.New(stdout)
+	err := show(s)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return fmt.Errorf("%w\n\n"+
+			"A program on this system cannot dial from the port that it listens on.\n"+
+			"Listen on one port, dial from another, and tell the peer both.", err)
+	}
+	return errors.Join(err, s.Err())
+}
+
+func show(s *term.Screen) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 
@@ -90,10 +92,11 @@ func show(w io.Writer) error {
 		return err
 	}
 	defer b.Close()
-	fmt.Fprintf(w, "A listens on %v with %v.\n", a.Addr(), share)
-	fmt.Fprintf(w, "B listens on %v with %v.\n", b.Addr(), share)
+	s.Textf("A listens on %v with %v.", a.Addr(), share)
+	s.Textf("B listens on %v with %v.", b.Addr(), share)
 
-	fmt.Fprintf(w, "\nA dials B from the port that A listens on.\n")
+	s.Printf("\n")
+	s.Textf("A dials B from the port that A listens on.")
 	dialed, err := a.dial(ctx, b.Addr())
 	if err != nil {
 		return err
@@ -104,13 +107,13 @@ func show(w io.Writer) error {
 		return err
 	}
 	defer accepted.Close()
-	if err := meet(w, "A", dialed, b.Addr()); err != nil {
+	if err := meet(s, "A", dialed, b.Addr()); err != nil {
 		return err
 	}
-	if err := meet(w, "B", accepted, a.Addr()); err != nil {
+	if err := meet(s, "B", accepted, a.Addr()); err != nil {
 		return err
 	}
-	if err := greet(w, "A", dialed, "B", accepted); err != nil {
+	if err := greet(s, "A", dialed, "B", accepted); err != nil {
 		return err
 	}
 
@@ -119,28 +122,31 @@ func show(w io.Writer) error {
 	// the side where the first has arrived. A peer therefore accepts while it
 	// dials, and takes what it gets first. (If both are quick enough, TCP makes
 	// one connection of the two dials, and both succeed.)
-	fmt.Fprintf(w, "\nB dials A, too, from the port that B listens on.\n")
+	s.Printf("\n")
+	s.Textf("B dials A, too, from the port that B listens on.")
 	conn, err := b.dial(ctx, a.Addr())
-	if err := expect(w, conn, err, reuse.ErrTupleInUse, "reuse.ErrTupleInUse"); err != nil {
+	if err := expect(s, conn, err, reuse.ErrTupleInUse, "reuse.ErrTupleInUse"); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "  So B uses the connection that it has accepted.\n")
-	if err := greet(w, "B", accepted, "A", dialed); err != nil {
+	s.Indentf("  ", "So B uses the connection that it has accepted.")
+	if err := greet(s, "B", accepted, "A", dialed); err != nil {
 		return err
 	}
 
 	// A list of peers often has the own address in it. TCP can connect a socket
 	// to itself, and what is written to it comes back.
-	fmt.Fprintf(w, "\nA dials itself, from the port that A listens on.\n")
+	s.Printf("\n")
+	s.Textf("A dials itself, from the port that A listens on.")
 	conn, err = a.dial(ctx, a.Addr())
-	if err := expect(w, conn, err, reuse.ErrSelfDial, "reuse.ErrSelfDial"); err != nil {
+	if err := expect(s, conn, err, reuse.ErrSelfDial, "reuse.ErrSelfDial"); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "  So A strikes its own address off its list of peers.\n")
+	s.Indentf("  ", "So A strikes its own address off its list of peers.")
 
-	fmt.Fprintf(w, "\nBoth listen as before, for anybody.\n")
+	s.Printf("\n")
+	s.Textf("Both listen as before, for anybody.")
 	for _, p := range []*peer{a, b} {
-		if err := visit(ctx, w, p); err != nil {
+		if err := visit(ctx, s, p); err != nil {
 			return err
 		}
 	}
@@ -186,16 +192,16 @@ func (p *peer) dial(ctx context.Context, to net.Addr) (net.Conn, error) {
 }
 
 // meet tells whom a peer sees at the other end.
-func meet(w io.Writer, name string, conn net.Conn, listens net.Addr) error {
+func meet(s *term.Screen, name string, conn net.Conn, listens net.Addr) error {
 	if conn.RemoteAddr().String() != listens.String() {
 		return fmt.Errorf("%s sees %v, and the other listens on %v", name, conn.RemoteAddr(), listens)
 	}
-	fmt.Fprintf(w, "  %s sees %v, where the other listens.\n", name, conn.RemoteAddr())
+	s.Indentf("  ", "%s sees %v, where the other listens.", name, conn.RemoteAddr())
 	return nil
 }
 
 // greet sends a line from one end of a connection to the other.
-func greet(w io.Writer, from string, out net.Conn, to string, in net.Conn) error {
+func greet(s *term.Screen, from string, out net.Conn, to string, in net.Conn) error {
 	if _, err := fmt.Fprintf(out, "hello from %s\n", from); err != nil {
 		return err
 	}
@@ -203,13 +209,13 @@ func greet(w io.Writer, from string, out net.Conn, to string, in net.Conn) error
 	if err != nil {
 		return fmt.Errorf("%s got no greeting: %w", to, err)
 	}
-	fmt.Fprintf(w, "  %s reads %q.\n", to, strings.TrimSpace(line))
+	s.Indentf("  ", "%s reads %q.", to, strings.TrimSpace(line))
 	return nil
 }
 
 // expect prints the error of a dial that has to fail. A kernel may refuse it in
 // its own way, too; then its errno is all there is.
-func expect(w io.Writer, conn net.Conn, err, want error, name string) error {
+func expect(s *term.Screen, conn net.Conn, err, want error, name string) error {
 	if err == nil {
 		conn.Close()
 		return fmt.Errorf("no %s: the dial succeeded", name)
@@ -220,16 +226,18 @@ func expect(w io.Writer, conn net.Conn, err, want error, name string) error {
 		return fmt.Errorf("no %s: %w", name, err)
 	}
 	if errors.Is(err, want) {
-		fmt.Fprintf(w, "  It fails with %s:\n    %v\n", name, want)
+		s.Indentf("  ", "It fails with %s:", name)
+		s.Indentf("    ", "%v", want)
 	}
 	if kernel {
-		fmt.Fprintf(w, "  The kernel said:\n    %v\n", sys)
+		s.Indentf("  ", "The kernel said:")
+		s.Indentf("    ", "%v", sys)
 	}
 	return nil
 }
 
 // visit connects to a peer like a stranger, from any port.
-func visit(ctx context.Context, w io.Writer, p *peer) error {
+func visit(ctx context.Context, s *term.Screen, p *peer) error {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp4", p.Addr().String())
 	if err != nil {
@@ -244,6 +252,6 @@ func visit(ctx context.Context, w io.Writer, p *peer) error {
 	if in.RemoteAddr().String() != conn.LocalAddr().String() {
 		return fmt.Errorf("%s accepted %v instead of %v", p.name, in.RemoteAddr(), conn.LocalAddr())
 	}
-	fmt.Fprintf(w, "  %s accepts %v.\n", p.name, in.RemoteAddr())
+	s.Indentf("  ", "%s accepts %v.", p.name, in.RemoteAddr())
 	return nil
 }

@@ -3,48 +3,24 @@
 package main
 
 import (
-	"bytes"
-	"os"
-	"os/exec"
 	"regexp"
 	"runtime"
 	"strings"
 	"testing"
 
-	"example.com/reuse"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"example.com/reuse"
+	"example.com/reuse/internal/term"
+	"example.com/reuse/internal/testproc"
 )
 
-// TestMain is the example itself in the processes that the tests start.
-func TestMain(m *testing.M) {
-	if os.Getenv("REUSE_EXAMPLE") == "1" {
-		main()
-	}
-	if os.Getenv("GORACE") == "" { // a process built with -race ends with a second's sleep
-		os.Setenv("GORACE", "atexit_sleep_ms=1")
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { testproc.MainExample(m, main) }
 
-// example runs the example in a process of its own, if there are processes.
 func example(t *testing.T, args ...string) (stdout, stderr string, status int) {
 	t.Helper()
-	var out, errs bytes.Buffer
-	if runtime.GOOS == "js" || runtime.GOOS == "wasip1" {
-		status = run(args, &out, &errs)
-		return out.String(), errs.String(), status
-	}
-	exe, err := os.Executable()
-	require.NoError(t, err)
-	cmd := exec.CommandContext(t.Context(), exe, args...)
-	cmd.Env = append(os.Environ(), "REUSE_EXAMPLE=1")
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Run(); err != nil {
-		var exit *exec.ExitError
-		require.ErrorAs(t, err, &exit)
-	}
-	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+	return testproc.Example(t, run, args...)
 }
 
 // find returns what the groups of a pattern match in the output.
@@ -59,7 +35,7 @@ func TestPeersMeet(t *testing.T) {
 	t.Parallel()
 	stdout, stderr, status := example(t)
 	if err := reuse.Port.Supported(); err != nil {
-		assert.Equal(t, 1, status)
+		assert.Equal(t, term.Failed, status)
 		assert.Empty(t, stdout)
 		assert.Contains(t, stderr, "reuse: set Port on "+runtime.GOOS+": unsupported")
 		assert.Contains(t, stderr, "dial from another")
@@ -96,12 +72,22 @@ func TestFlags(t *testing.T) {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			t.Parallel()
 			stdout, stderr, status := example(t, args...)
-			assert.Equal(t, 2, status)
+			assert.Equal(t, term.Failed, status)
 			assert.Empty(t, stdout)
-			assert.NotEmpty(t, stderr)
+			assert.Contains(t, stderr, "nonsense")
+			assert.Contains(t, stderr, "\nFor help: go run ./examples/holepunch -h\n")
 		})
 	}
 	stdout, stderr, status := example(t, "-h")
-	assert.Equal(t, 0, status)
-	assert.Contains(t, stdout+stderr, "Not on Windows and illumos")
+	assert.Equal(t, term.OK, status)
+	assert.Empty(t, stderr)
+	testproc.Help(t, "holepunch", stdout)
+}
+
+func TestNarrow(t *testing.T) {
+	t.Parallel()
+	cmd := testproc.Command(t)
+	cmd.Env = append(cmd.Env, "COLUMNS=40")
+	stdout, _, _ := testproc.Run(t, cmd)
+	testproc.Narrow(t, 40, stdout)
 }

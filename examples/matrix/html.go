@@ -8,11 +8,16 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
+	"io"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
+
+	"example.com/reuse/internal/term"
 )
 
 //go:embed page.html
@@ -180,8 +185,18 @@ func sentence(text string) string {
 	return strings.TrimRight(strings.ToUpper(text[:1])+text[1:], ".") + "."
 }
 
-// replace writes a file anew. It is there whole, or as it was before.
-func replace(name string, data []byte) (err error) {
+// replace writes a file anew. It is there whole, or as it was before, and nothing
+// else is left, as Ctrl-C waits for the end.
+func replace(name string, write func(io.Writer) error) (err error) {
+	interrupt := make(chan os.Signal, 1)
+	signal.Notify(interrupt, os.Interrupt, syscall.SIGTERM)
+	defer func() {
+		signal.Stop(interrupt)
+		if len(interrupt) > 0 {
+			err = errors.Join(err, term.ErrInterrupted)
+		}
+	}()
+
 	// A rename would put a file in place of a device.
 	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
 		return &fs.PathError{Op: "write", Path: name, Err: errors.New("not a regular file")}
@@ -192,8 +207,7 @@ func replace(name string, data []byte) (err error) {
 	if err != nil {
 		return fmt.Errorf("cannot write %s: %w", name, errors.Unwrap(err))
 	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Close()); err == nil {
+	if err = errors.Join(write(f), f.Close()); err == nil {
 		err = os.Rename(temporary, name)
 	}
 	if err != nil {

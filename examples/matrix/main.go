@@ -23,19 +23,26 @@ import (
 	"example.com/reuse/internal/term"
 )
 
-const usage = `Usage: matrix [-two] [-uid N] [-json] [-html file]
-       matrix -os name [-uid N] [-json] [-html file]
+const help = `Usage: go run ./examples/matrix [-two] [-uid N] [-json] [-html file]
+       go run ./examples/matrix -os name [-uid N] [-json] [-html file]
 
-Binds two sockets to one port, on loopback: with each pair
-of addresses, each set of options of either, TCP and UDP. It
-prints for which the system lets both be, and compares that
-with the documented rules. It runs on Unix systems and on
-Windows; -os shows the rules of any system on any other, and
-how they are known.
+Binds two sockets to one port, on loopback: with each pair of addresses, each
+set of options of either, TCP and UDP. It prints for which the system lets both
+be, and compares that with the documented rules. It takes about a second.
 
-Exit status: 0, 1 if the system does not do what the rules
-say, 2 if something did not work.
+Systems: Unix systems and Windows; -os shows the rules of any system on any
+other, and how they are known.
 
+Exit status: 0 if the system does what the rules say
+  1    if it does not
+  2    if this could not be done
+  130  if it was interrupted
+  (go run makes 1 of all but 0)
+
+Examples:
+  go run ./examples/matrix
+  go run ./examples/matrix -os freebsd
+  go run ./examples/matrix -json | grep EADDRINUSE
 `
 
 func main() {
@@ -54,13 +61,12 @@ type options struct {
 	os   string
 }
 
-func run(args []string, stdout, stderr *os.File) int {
+func run(args []string, stdout, stderr io.Writer) int {
+	return term.Exit("matrix", matrix(args, stdout), stderr)
+}
+
+func matrix(args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("matrix", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() {
-		fmt.Fprint(flags.Output(), usage)
-		flags.PrintDefaults()
-	}
 	o := options{uid: -1}
 	flags.BoolVar(&o.two, "two", false, "make the second socket in a second process")
 	flags.Func("uid", "make the second socket as user `N`, in a second process; needs root", func(value string) error {
@@ -75,40 +81,37 @@ func run(args []string, stdout, stderr *os.File) int {
 	flags.BoolVar(&o.json, "json", false, "print each pair as a line of JSON")
 	flags.StringVar(&o.html, "html", "", "write a web page to `file`, too")
 	flags.StringVar(&o.os, "os", "", "bind nothing; show the rules of the system `name`")
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		return 0
-	} else if err != nil {
-		return 2
+	if err := term.Parse(flags, help, args, stdout); err != nil {
+		return err
 	}
 	given := map[string]bool{}
 	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	t, err := o.table(given, flags.Args())
-	if err == nil {
-		err = o.output(t, stdout)
+	if err != nil {
+		return err
 	}
-	switch {
-	case err != nil:
-		fmt.Fprintf(stderr, "matrix: %v\n", err)
-		return 2
-	case t.differences() > 0:
-		return 1
+	if err := o.output(t, stdout); err != nil {
+		return err
 	}
-	return 0
+	if n := t.differences(); n > 0 {
+		return term.Not("%s from the rules", term.Count(n, "difference"))
+	}
+	return nil
 }
 
 // table measures or looks up what is asked for.
 func (o *options) table(given map[string]bool, args []string) (*table, error) {
 	switch {
 	case len(args) > 0:
-		return nil, fmt.Errorf("unexpected argument %q; try -h", args[0])
+		return nil, term.Mistake("unexpected argument %q: there are only flags", args[0])
 	case given["html"] && o.html == "":
-		return nil, errors.New("-html needs the name of a file")
+		return nil, term.Mistake("-html needs the name of a file")
 	case given["os"] && o.two:
-		return nil, errors.New("-os binds nothing, so there is nothing to do for -two")
+		return nil, term.Mistake("-os binds nothing, so there is nothing to do for -two")
 	case given["os"]:
 		s, err := semantics.Find(o.os)
 		if err != nil {
-			return nil, fmt.Errorf("-os: %w", err)
+			return nil, term.Mistake("-os: %w", err)
 		}
 		second := user
 		if o.uid >= 0 {
@@ -124,11 +127,14 @@ func (o *options) table(given map[string]bool, args []string) (*table, error) {
 
 // output writes the page first: what is printed after it may go to a pipe that
 // nobody reads to its end.
-func (o *options) output(t *table, stdout *os.File) error {
+func (o *options) output(t *table, stdout io.Writer) error {
 	if o.html != "" {
 		page, err := t.html()
 		if err == nil {
-			err = replace(o.html, page)
+			err = replace(o.html, func(w io.Writer) error {
+				_, err := w.Write(page)
+				return err
+			})
 		}
 		if err != nil {
 			return fmt.Errorf("-html: %w", err)

@@ -5,9 +5,11 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"example.com/reuse/internal/term"
 	"example.com/reuse/internal/testproc"
 )
 
@@ -57,9 +60,9 @@ func TestNoIPv6(t *testing.T) {
 	testproc.NeedDeny(t)
 	for _, args := range [][]string{{}, {"-two"}} {
 		without := func(more ...string) (stdout string) {
-			cmd := command(t, append(args, more...)...)
-			cmd.Env = append(cmd.Env, "REUSE_EXAMPLE="+noIPv6)
-			stdout, stderr, status := outcome(t, cmd)
+			cmd := testproc.Command(t, append(args, more...)...)
+			cmd.Env = append(cmd.Env, prepareEnv+"="+noIPv6)
+			stdout, stderr, status := testproc.Run(t, cmd)
 			assert.Equal(t, 0, status)
 			assert.Empty(t, stderr)
 			return stdout
@@ -114,11 +117,11 @@ func TestNoFreePort(t *testing.T) {
 func TestOtherKernel(t *testing.T) {
 	t.Parallel()
 	testproc.NeedDeny(t)
-	cmd := command(t, "-json")
-	cmd.Env = append(cmd.Env, "REUSE_EXAMPLE="+deafPort)
-	stdout, stderr, status := outcome(t, cmd)
-	assert.Equal(t, 1, status)
-	assert.Empty(t, stderr)
+	cmd := testproc.Command(t, "-json")
+	cmd.Env = append(cmd.Env, prepareEnv+"="+deafPort)
+	stdout, stderr, status := testproc.Run(t, cmd)
+	assert.Equal(t, term.No, status)
+	assert.Regexp(t, `^matrix: \d+ differences from the rules\n$`, stderr)
 	want := committed(t)
 	differences := 0
 	for _, r := range decode(t, stdout) {
@@ -133,9 +136,9 @@ func TestOtherKernel(t *testing.T) {
 	}
 	assert.NotZero(t, differences)
 
-	cmd = command(t)
-	cmd.Env = append(cmd.Env, "REUSE_EXAMPLE="+deafPort)
-	stdout, _, status = outcome(t, cmd)
+	cmd = testproc.Command(t)
+	cmd.Env = append(cmd.Env, prepareEnv+"="+deafPort)
+	stdout, _, status = testproc.Run(t, cmd)
 	assert.Equal(t, 1, status)
 	assert.Contains(t, stdout, fmt.Sprintf("\n%d differences from the rules of ", differences))
 }
@@ -146,9 +149,9 @@ func TestPageCut(t *testing.T) {
 	dir := t.TempDir()
 	page := filepath.Join(dir, "page.html")
 	require.NoError(t, os.WriteFile(page, []byte("old"), 0o600))
-	cmd := command(t, "-os", "linux", "-html", page)
-	cmd.Env = append(cmd.Env, "REUSE_EXAMPLE="+small)
-	stdout, stderr, status := outcome(t, cmd)
+	cmd := testproc.Command(t, "-os", "linux", "-html", page)
+	cmd.Env = append(cmd.Env, prepareEnv+"="+small)
+	stdout, stderr, status := testproc.Run(t, cmd)
 	assert.Equal(t, 2, status)
 	assert.Empty(t, stdout)
 	assert.Regexp(t, `^matrix: -html: write .*page\.html.*: file too large\n$`, stderr)
@@ -158,4 +161,31 @@ func TestPageCut(t *testing.T) {
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	assert.Len(t, entries, 1)
+}
+
+// Ctrl-C waits until the page is written.
+func TestPageInterrupted(t *testing.T) {
+	for _, fails := range []error{nil, io.ErrUnexpectedEOF} {
+		dir := t.TempDir()
+		page := filepath.Join(dir, "page.html")
+		require.NoError(t, os.WriteFile(page, []byte("old"), 0o600))
+		seen := make(chan os.Signal, 1)
+		signal.Notify(seen, os.Interrupt)
+		err := replace(page, func(w io.Writer) error {
+			for range 2 { // when the second is seen, everybody has seen the first
+				require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGINT))
+				<-seen
+			}
+			_, err := io.WriteString(w, "new")
+			return errors.Join(err, fails)
+		})
+		signal.Stop(seen)
+		assert.ErrorIs(t, err, term.ErrInterrupted)
+		data, err := os.ReadFile(page)
+		require.NoError(t, err)
+		assert.Equal(t, map[bool]string{true: "new", false: "old"}[fails == nil], string(data))
+		entries, err := os.ReadDir(dir)
+		require.NoError(t, err)
+		assert.Len(t, entries, 1)
+	}
 }

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -11,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -24,54 +22,24 @@ import (
 
 	"example.com/reuse/internal/measure"
 	"example.com/reuse/internal/semantics"
+	"example.com/reuse/internal/term"
+	"example.com/reuse/internal/testproc"
 )
 
-// TestMain is the example itself in the processes that the tests start.
+// prepareEnv says what prepare is to make of the example's process.
+const prepareEnv = "REUSE_MATRIX_PREPARE"
+
 func TestMain(m *testing.M) {
-	if how := os.Getenv("REUSE_EXAMPLE"); how != "" || os.Getenv(asSecond) != "" {
-		if err := prepare(how); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(3)
-		}
-		main()
+	if err := prepare(os.Getenv(prepareEnv)); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(3)
 	}
-	if os.Getenv("GORACE") == "" { // a process built with -race ends with a second's sleep
-		os.Setenv("GORACE", "atexit_sleep_ms=1")
-	}
-	os.Exit(m.Run())
-}
-
-// command returns the example, to be run in a process of its own.
-func command(t *testing.T, args ...string) *exec.Cmd {
-	t.Helper()
-	if runtime.GOOS == "js" || runtime.GOOS == "wasip1" {
-		t.Skip("no processes here")
-	}
-	exe, err := os.Executable()
-	require.NoError(t, err)
-	cmd := exec.CommandContext(t.Context(), exe, args...)
-	cmd.Env = append(os.Environ(), "REUSE_EXAMPLE=1", "COLUMNS=")
-	return cmd
-}
-
-// outcome runs a command and returns its status.
-func outcome(t *testing.T, cmd *exec.Cmd) (stdout, stderr string, status int) {
-	t.Helper()
-	var out, errs bytes.Buffer
-	if cmd.Stdout == nil {
-		cmd.Stdout = &out
-	}
-	cmd.Stderr = &errs
-	if err := cmd.Run(); err != nil {
-		var exit *exec.ExitError
-		require.ErrorAs(t, err, &exit)
-	}
-	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+	testproc.MainExample(m, main, asSecond)
 }
 
 func example(t *testing.T, args ...string) (stdout, stderr string, status int) {
 	t.Helper()
-	return outcome(t, command(t, args...))
+	return testproc.Run(t, testproc.Command(t, args...))
 }
 
 // decode reads the lines of -json.
@@ -172,9 +140,9 @@ func TestEverySystem(t *testing.T) {
 			}
 			checkPage(t, page, n)
 
-			cmd := command(t, "-os", s.Name())
+			cmd := testproc.Command(t, "-os", s.Name())
 			cmd.Env = append(cmd.Env, "COLUMNS=200")
-			wide, _, _ := outcome(t, cmd)
+			wide, _, _ := testproc.Run(t, cmd)
 			checkText(t, wide, 200)
 			assert.Less(t, strings.Count(wide, "\n"), strings.Count(stdout, "\n"), "pairs of addresses side by side")
 			assert.Equal(t, strings.Count(stdout, ", then "), strings.Count(wide, ", then "))
@@ -246,17 +214,27 @@ func TestFlags(t *testing.T) {
 	} {
 		t.Run(strings.Join(test.args, " "), func(t *testing.T) {
 			t.Parallel()
-			stdout, stderr, status := example(t, test.args...)
-			assert.Equal(t, 2, status)
+			stdout, stderr, status := testproc.Example(t, run, test.args...)
+			assert.Equal(t, term.Failed, status)
 			assert.Empty(t, stdout)
 			assert.Contains(t, stderr, test.want)
+			assert.Contains(t, stderr, "\nFor help: go run ./examples/matrix -h\n")
 		})
 	}
-	stdout, stderr, status := example(t, "-h")
-	assert.Equal(t, 0, status)
-	assert.Empty(t, stdout)
-	assert.Contains(t, stderr, "1 if the system does not do what the rules")
-	assert.Contains(t, stderr, "-uid N")
+	stdout, stderr, status := testproc.Example(t, run, "-h")
+	assert.Equal(t, term.OK, status)
+	assert.Empty(t, stderr)
+	testproc.Help(t, "matrix", stdout, "html file", "json", "os name", "two", "uid N")
+}
+
+// What says something is as wide as the screen, if the tables fit it.
+func TestNarrow(t *testing.T) {
+	t.Parallel()
+	cmd := testproc.Command(t, "-os", "linux")
+	cmd.Env = append(cmd.Env, "COLUMNS=40")
+	stdout, _, _ := testproc.Run(t, cmd)
+	testproc.Narrow(t, 40, stdout)
+	assert.Contains(t, stdout, "\n  - none\n  A SO_REUSEADDR\n  P SO_REUSEPORT\n")
 }
 
 // What the running system does is what was measured before, on that version, and
@@ -281,7 +259,9 @@ func TestRunning(t *testing.T) {
 				t.Skip("only root can become another user")
 			}
 			stdout, stderr, status := example(t, append(test.args, "-json")...)
-			assert.Empty(t, stderr)
+			if status == term.OK {
+				assert.Empty(t, stderr)
+			}
 			rows := decode(t, stdout)
 			require.NotEmpty(t, rows)
 			release := rows[0].Release
@@ -299,7 +279,9 @@ func TestRunning(t *testing.T) {
 			}
 			page := filepath.Join(t.TempDir(), "page.html")
 			stdout, stderr, again := example(t, append(test.args, "-html", page)...)
-			assert.Empty(t, stderr)
+			if again == term.OK {
+				assert.Empty(t, stderr)
+			}
 			checkText(t, stdout, 80)
 			checkPage(t, page, len(rows))
 			text := strings.ReplaceAll(stdout, "\n", " ")
@@ -324,11 +306,11 @@ func TestRunning(t *testing.T) {
 // Who may not become another user is told so.
 func TestNotAllowed(t *testing.T) {
 	t.Parallel()
-	cmd := command(t, "-uid", "54321")
+	cmd := testproc.Command(t, "-uid", "54321")
 	if !unprivileged(cmd) {
 		t.Skip("root can become anybody here")
 	}
-	stdout, stderr, status := outcome(t, cmd)
+	stdout, stderr, status := testproc.Run(t, cmd)
 	assert.Equal(t, 2, status)
 	assert.Empty(t, stdout)
 	assert.Regexp(t, `^matrix: -uid 54321: .+; only root can become another user, on Unix systems\n$`, stderr)
@@ -406,13 +388,13 @@ func TestClosedPipe(t *testing.T) {
 		t.Run(arg, func(t *testing.T) {
 			t.Parallel()
 			page := filepath.Join(t.TempDir(), "page.html")
-			cmd := command(t, "-os", "linux", arg, "-html", page)
+			cmd := testproc.Command(t, "-os", "linux", arg, "-html", page)
 			r, w, err := os.Pipe()
 			require.NoError(t, err)
 			require.NoError(t, r.Close())
 			defer w.Close()
 			cmd.Stdout = w
-			_, stderr, status := outcome(t, cmd)
+			_, stderr, status := testproc.Run(t, cmd)
 			assert.Equal(t, 2, status)
 			assert.Regexp(t, `^matrix: write \S+: \S.*\n$`, stderr)
 			checkPage(t, page, 576)
@@ -445,7 +427,7 @@ func TestDifferences(t *testing.T) {
 	assert.Equal(t, 12, strings.Count(stdout, "l!"))
 	assert.Equal(t, 10, strings.Count(stdout, "\n! "))
 	assert.Contains(t, stdout, "\n! tcp 127.0.0.1 is bound, then 127.0.0.1\n")
-	assert.Contains(t, stdout, "\nlisten: EACCES; the rules: bind: EADDRINUSE. ")
+	assert.Contains(t, stdout, "\n  listen: EACCES; the rules: bind: EADDRINUSE. ")
 	assert.Contains(t, stdout, "... and 2 more; -json has all pairs\n")
 	assert.Contains(t, page, "only pairs with differences")
 	assert.Equal(t, 12, strings.Count(page, `differs"><button`))
@@ -509,15 +491,11 @@ func TestTries(t *testing.T) {
 // printed returns a table's text and page.
 func printed(t *testing.T, tab *table) (stdout, page string) {
 	t.Helper()
-	f, err := os.Create(filepath.Join(t.TempDir(), "stdout"))
-	require.NoError(t, err)
-	defer f.Close()
-	require.NoError(t, (&options{}).output(tab, f))
-	data, err := os.ReadFile(f.Name())
-	require.NoError(t, err)
+	var out strings.Builder
+	require.NoError(t, (&options{}).output(tab, &out))
 	html, err := tab.html()
 	require.NoError(t, err)
-	return string(data), string(html)
+	return out.String(), string(html)
 }
 
 func TestBeside(t *testing.T) {

@@ -84,7 +84,13 @@ func (t *table) print(s *term.Screen) {
 	s.Textf("%s: %s", t.System, t.How)
 	s.Printf("\n")
 	for _, line := range t.legend() {
-		s.Printf("  %s\n", line)
+		if utf8.RuneCountInString(line)+2 < columns {
+			s.Printf("  %s\n", line)
+			continue
+		}
+		for _, part := range strings.Split(line, apart) {
+			s.Indentf("  ", "%s", part)
+		}
 	}
 	for _, a := range t.Absent {
 		s.Textf("Left out: %s.", a)
@@ -122,10 +128,13 @@ func (t *table) legend() (list []string) {
 	return list
 }
 
+// apart is between the symbols of a legend.
+const apart = "   "
+
 func texts(list []symbol) string {
 	var b strings.Builder
 	for _, s := range list {
-		b.WriteString(strings.TrimSpace(s.symbol+" "+s.text) + "   ")
+		b.WriteString(strings.TrimSpace(s.symbol+" "+s.text) + apart)
 	}
 	return strings.TrimSpace(b.String())
 }
@@ -215,11 +224,11 @@ func (t *table) summary(s *term.Screen) {
 			continue
 		}
 		if told++; told > most {
-			s.Printf("  ... and %s more; -json has all pairs\n", term.Number(differences-most))
+			s.Indentf("  ", "... and %s more; -json has all pairs", term.Number(differences-most))
 			return
 		}
-		s.Printf("! %s\n", s.Paint(term.Yellow, r.sockets()))
-		s.Textf("  %s; the rules: %s. %s", said(r.Outcome), said(r.documented), r.rule)
+		s.Textf("! %s", s.Paint(term.Yellow, r.sockets()))
+		s.Indentf("  ", "%s; the rules: %s. %s", said(r.Outcome), said(r.documented), r.rule)
 	}
 }
 

@@ -18,18 +18,25 @@ import (
 	"time"
 
 	"example.com/reuse"
+	"example.com/reuse/internal/term"
 )
 
-const usage = `Usage: multicast [-group address]
+const help = `Usage: go run ./examples/multicast [-group address]
 
-Two receivers join one IPv4 multicast group on one port,
-which they have to share, and a sender sends a few datagrams
-to it: both receivers get them all. Everything stays on the
-loopback interface.
+Two receivers join one IPv4 multicast group on one port, which they have to
+share, and a sender sends a few datagrams to it: both receivers get them all.
+Everything stays on the loopback interface.
 
-It works on every system that has sockets, without
-privileges.
+Systems: all that have sockets, without privileges. Not Plan 9, js and wasip1.
 
+Exit status: 0 if both got all
+  2    if they did not, or this could not be done
+  130  if it was interrupted
+  (go run makes 1 of all but 0)
+
+Examples:
+  go run ./examples/multicast
+  go run ./examples/multicast -group 239.255.1.2
 `
 
 const (
@@ -57,35 +64,27 @@ var loopback = [4]byte{127, 0, 0, 1}
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 func run(args []string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet("multicast", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() {
-		fmt.Fprint(flags.Output(), usage)
-		flags.PrintDefaults()
-	}
-	group := netip.MustParseAddr("239.86.21.7") // of those for use within a site
-	flags.TextVar(&group, "group", group, "IPv4 multicast `address`")
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		return 0
-	} else if err != nil {
-		return 2
-	}
-	if flags.NArg() > 0 {
-		fmt.Fprintf(stderr, "multicast: unexpected argument %q; try -h\n", flags.Arg(0))
-		return 2
-	}
-	if !group.Is4() || !group.IsMulticast() {
-		fmt.Fprintf(stderr, "multicast: -group %v is no IPv4 multicast address; take one from 239.0.0.0/8\n", group)
-		return 2
-	}
-	if err := show(stdout, group); err != nil {
-		fmt.Fprintf(stderr, "multicast: %v\n", err)
-		return 1
-	}
-	return 0
+	return term.Exit("multicast", multicast(args, stdout), stderr)
 }
 
-func show(w io.Writer, group netip.Addr) error {
+func multicast(args []string, stdout io.Writer) error {
+	flags := flag.NewFlagSet("multicast", flag.ContinueOnError)
+	group := netip.MustParseAddr("239.86.21.7") // of those for use within a site
+	flags.TextVar(&group, "group", group, "IPv4 multicast `address`")
+	if err := term.Parse(flags, help, args, stdout); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 {
+		return term.Mistake("unexpected argument %q: there are only flags", flags.Arg(0))
+	}
+	if !group.Is4() || !group.IsMulticast() {
+		return term.Mistake("-group %v is no IPv4 multicast address: take one from 239.0.0.0/8", group)
+	}
+	s := term.New(stdout)
+	return errors.Join(show(s, group), s.Err())
+}
+
+func show(s *term.Screen, group netip.Addr) error {
 	first, err := receive(netip.AddrPortFrom(group, 0))
 	if err != nil {
 		return err
@@ -97,13 +96,13 @@ func show(w io.Writer, group netip.Addr) error {
 		return err
 	}
 	defer second.Close()
-	fmt.Fprintf(w, "Two receivers join %v on the loopback interface.\n", group)
+	s.Textf("Two receivers join %v on the loopback interface.", group)
 	for i, r := range []*net.UDPConn{first, second} {
 		c, err := reuse.Inspect(r)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(w, "Receiver %d is bound to %v, Addr=%v, Port=%v.\n", i+1, r.LocalAddr(), c.Addr, c.Port)
+		s.Textf("Receiver %d is bound to %v, Addr=%v, Port=%v.", i+1, r.LocalAddr(), c.Addr, c.Port)
 	}
 
 	sender, err := send()
@@ -111,7 +110,8 @@ func show(w io.Writer, group netip.Addr) error {
 		return err
 	}
 	defer sender.Close()
-	fmt.Fprintf(w, "The sender is %v.\n\n", sender.LocalAddr())
+	s.Textf("The sender is %v.", sender.LocalAddr())
+	s.Printf("\n")
 
 	deadline := time.Now().Add(patience)
 	for _, c := range []*net.UDPConn{first, second, sender} {
@@ -125,19 +125,20 @@ func show(w io.Writer, group netip.Addr) error {
 		if _, err := sender.WriteToUDPAddrPort([]byte(text), to); err != nil {
 			return explain(err)
 		}
-		fmt.Fprintf(w, "The sender sends %q to %v.\n", text, to)
+		s.Textf("The sender sends %q to %v.", text, to)
 		for j, r := range []*net.UDPConn{first, second} {
 			got, err := next(r, from)
 			if err != nil {
 				return fmt.Errorf("receiver %d got nothing: %w; does a firewall drop multicast?", j+1, err)
 			}
-			fmt.Fprintf(w, "  Receiver %d gets %q.\n", j+1, got)
+			s.Indentf("  ", "Receiver %d gets %q.", j+1, got)
 			if got != text {
 				return fmt.Errorf("receiver %d got %q instead of %q", j+1, got, text)
 			}
 		}
 	}
-	fmt.Fprintf(w, "\nBoth receivers got all %d datagrams.\n", datagrams)
+	s.Printf("\n")
+	s.Textf("Both receivers got all %d datagrams.", datagrams)
 	return nil
 }
 

@@ -5,7 +5,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -17,8 +16,6 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"runtime"
 	"strconv"
@@ -26,7 +23,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -34,45 +30,14 @@ import (
 	"example.com/reuse"
 	"example.com/reuse/group"
 	"example.com/reuse/internal/term"
+	"example.com/reuse/internal/testproc"
 )
 
-// exampleEnv makes the test binary be the example, so that its servers are
-// processes of their own, as in life.
-const exampleEnv = "REUSE_EXAMPLE"
+func TestMain(m *testing.M) { testproc.MainExample(m, main, versionEnv) }
 
-func TestMain(m *testing.M) {
-	if os.Getenv(exampleEnv) != "" {
-		main()
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
-
-// example returns the example, to be run. Its servers have its standard error, so
-// that Wait, which reads that to the end, waits for their end, too.
-func example(t *testing.T, args ...string) (cmd *exec.Cmd, stderr *bytes.Buffer) {
+func example(t *testing.T, args ...string) (stdout, stderr string, status int) {
 	t.Helper()
-	if runtime.GOOS == "js" || runtime.GOOS == "wasip1" {
-		t.Skip("no processes on " + runtime.GOOS)
-	}
-	exe, err := os.Executable()
-	require.NoError(t, err)
-	stderr = new(bytes.Buffer)
-	cmd = exec.CommandContext(t.Context(), exe, args...)
-	// Without GORACE every process sleeps a second at its end under -race.
-	cmd.Env = append(os.Environ(), exampleEnv+"=1", "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
-	cmd.Stderr = stderr
-	return cmd, stderr
-}
-
-// output runs the example and returns what it prints and its exit status.
-func output(t *testing.T, cmd *exec.Cmd) (stdout string, status int) {
-	t.Helper()
-	out, err := cmd.Output()
-	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) {
-		require.NoError(t, err)
-	}
-	return string(out), cmd.ProcessState.ExitCode()
+	return testproc.Example(t, run, args...)
 }
 
 // counts are what the example has printed.
@@ -172,11 +137,10 @@ func TestRestart(t *testing.T) {
 			if tt.network == "tcp6" {
 				needIPv6(t)
 			}
-			cmd, stderr := example(t, "-restarts=2", "-duration=50ms", "-clients=4", "-keepalive=3", "-rate=500",
-				"-mode="+string(tt.mode), "-network="+tt.network, "-listeners="+strconv.Itoa(tt.listeners))
-			out, status := output(t, cmd)
-			assert.Zero(t, status)
-			assert.Empty(t, stderr.String())
+			out, stderr, status := testproc.Run(t, testproc.Command(t, "-restarts=2", "-duration=50ms", "-clients=4", "-keepalive=3", "-rate=500",
+				"-mode="+string(tt.mode), "-network="+tt.network, "-listeners="+strconv.Itoa(tt.listeners)))
+			assert.Equal(t, term.OK, status)
+			assert.Empty(t, stderr)
 			c := parseReport(t, out)
 			require.Len(t, c.byVersion, 3, out)
 			assert.NotContains(t, c.byVersion, 0, "a version answered nothing:\n%s", out)
@@ -215,9 +179,8 @@ func needIPv6(t *testing.T) {
 // A version serves until it has answered, however seldom it is asked.
 func TestEveryVersionAnswers(t *testing.T) {
 	t.Parallel()
-	cmd, _ := example(t, "-restarts=2", "-duration=10ms", "-clients=1", "-rate=5")
-	out, status := output(t, cmd)
-	assert.Zero(t, status)
+	out, _, status := testproc.Run(t, testproc.Command(t, "-restarts=2", "-duration=10ms", "-clients=1", "-rate=5"))
+	assert.Equal(t, term.OK, status)
 	c := parseReport(t, out)
 	assert.Len(t, c.byVersion, 3)
 	assert.NotContains(t, c.byVersion, 0, out)
@@ -225,10 +188,9 @@ func TestEveryVersionAnswers(t *testing.T) {
 
 func TestJSON(t *testing.T) {
 	t.Parallel()
-	cmd, stderr := example(t, "-json", "-restarts=2", "-duration=50ms", "-clients=4", "-rate=500", "-listeners=3", "-keepalive=1")
-	out, status := output(t, cmd)
-	assert.Zero(t, status)
-	assert.Contains(t, stderr.String(), "version 1 listens", "for whoever reads along")
+	out, stderr, status := testproc.Run(t, testproc.Command(t, "-json", "-restarts=2", "-duration=50ms", "-clients=4", "-rate=500", "-listeners=3", "-keepalive=1"))
+	assert.Equal(t, term.OK, status)
+	assert.Contains(t, stderr, "version 1 listens", "for whoever reads along")
 	in := json.NewDecoder(strings.NewReader(out))
 	in.DisallowUnknownFields()
 	var r result
@@ -268,31 +230,12 @@ func TestJSON(t *testing.T) {
 // A server must not outlive the one that started it, whatever ends that.
 func TestParentKilled(t *testing.T) {
 	t.Parallel()
-	cmd, _ := example(t, "-duration=1m")
-	lines := startLines(t, cmd)
-	waitFor(t, lines, "version 1 listens")
+	cmd := testproc.Command(t, "-duration=1m")
+	cmd.Stderr = new(bytes.Buffer) // the servers have it, too, and Wait reads it to its end
+	lines := testproc.Begin(t, cmd)
+	testproc.ReadTo(t, lines, "version 1 listens")
 	require.NoError(t, cmd.Process.Kill())
 	assert.Error(t, cmd.Wait()) // returns: the server is gone
-}
-
-// startLines starts the example and returns what will read its output.
-func startLines(t *testing.T, cmd *exec.Cmd) *bufio.Reader {
-	t.Helper()
-	out, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	return bufio.NewReader(out)
-}
-
-// waitFor reads to the line that contains text, and returns all of it.
-func waitFor(t *testing.T, out *bufio.Reader, text string) (read string) {
-	t.Helper()
-	for !strings.Contains(read, text) {
-		line, err := out.ReadString('\n')
-		require.NoError(t, err, "no %q in:\n%s", text, read)
-		read += line
-	}
-	return read
 }
 
 func TestAddressTaken(t *testing.T) {
@@ -300,23 +243,20 @@ func TestAddressTaken(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
-	cmd, stderr := example(t, "-address="+l.Addr().String())
-	out, status := output(t, cmd)
-	assert.Equal(t, 1, status)
+	out, stderr, status := testproc.Run(t, testproc.Command(t, "-address="+l.Addr().String()))
+	assert.Equal(t, term.Failed, status)
 	assert.Empty(t, out)
-	assert.Contains(t, stderr.String(), "restart: version 1 did not start: listen tcp4 "+l.Addr().String())
-	assert.Contains(t, stderr.String(), "-address 127.0.0.1:0")
+	assert.Contains(t, stderr, "restart: version 1 did not start: listen tcp4 "+l.Addr().String())
+	assert.Contains(t, stderr, "without -address the system chooses a port")
 }
 
 func TestHelp(t *testing.T) {
 	t.Parallel()
-	cmd, stderr := example(t, "-h")
-	out, status := output(t, cmd)
-	assert.Zero(t, status)
-	assert.Empty(t, stderr.String())
-	for _, text := range []string{"go run ./examples/restart", "Linux", "Windows", "-address", "-clients", "-duration", "-json", "-keepalive", "-listeners", "-mode", "-network", "-rate", "-restarts"} {
-		assert.Contains(t, out, text)
-	}
+	out, stderr, status := example(t, "-h")
+	assert.Equal(t, term.OK, status)
+	assert.Empty(t, stderr)
+	testproc.Help(t, "restart", out, "address address", "clients number", "duration time", "json", "keepalive number",
+		"listeners number", "mode mode", "network network", "rate connections", "restarts number")
 }
 
 func TestBadFlags(t *testing.T) {
@@ -352,25 +292,22 @@ func TestBadFlags(t *testing.T) {
 	} {
 		t.Run(tt.args, func(t *testing.T) {
 			t.Parallel()
-			cmd, stderr := example(t, strings.Fields(tt.args)...)
-			out, status := output(t, cmd)
-			assert.Equal(t, 2, status)
+			out, stderr, status := example(t, strings.Fields(tt.args)...)
+			assert.Equal(t, term.Failed, status)
 			assert.Empty(t, out)
-			assert.Contains(t, stderr.String(), tt.says)
-			assert.Contains(t, stderr.String(), "For help: go run ./examples/restart -h\n")
+			assert.Contains(t, stderr, tt.says)
+			assert.Contains(t, stderr, "For help: go run ./examples/restart -h\n")
 		})
 	}
 }
 
 func TestNarrow(t *testing.T) {
 	t.Parallel()
-	cmd, _ := example(t, "-restarts=1", "-duration=10ms")
+	cmd := testproc.Command(t, "-restarts=1", "-duration=10ms")
 	cmd.Env = append(cmd.Env, "COLUMNS=40")
-	out, status := output(t, cmd)
-	assert.Zero(t, status)
-	for line := range strings.Lines(out) {
-		assert.LessOrEqual(t, utf8.RuneCountInString(strings.TrimSuffix(line, "\n")), 40, line)
-	}
+	out, _, status := testproc.Run(t, cmd)
+	assert.Equal(t, term.OK, status)
+	testproc.Narrow(t, 40, out)
 }
 
 // Whoever answers on the port, it must be one of our versions.
@@ -438,14 +375,12 @@ func TestAddUp(t *testing.T) {
 func TestVerdict(t *testing.T) {
 	t.Parallel()
 	for m, fails := range map[mode]bool{handover: true, naive: false, gap: false} {
-		f, err := os.Create(filepath.Join(t.TempDir(), "out"))
-		require.NoError(t, err)
-		defer f.Close()
-		s := &show{options: options{mode: m}, screen: term.New(f), fresh: &load{}}
+		s := &show{options: options{mode: m}, screen: term.New(io.Discard), fresh: &load{}}
 		assert.NoError(t, s.verdict(), m)
 		s.fresh.lost = map[string]int{"EOF": 1, "timeout": 1}
 		if fails {
 			assert.EqualError(t, s.verdict(), "2 connections lost in the hand-over")
+			assert.ErrorIs(t, s.verdict(), term.ErrNo)
 		} else {
 			assert.NoError(t, s.verdict(), m)
 		}

@@ -5,12 +5,16 @@
 package main
 
 import (
+	"bytes"
 	"io"
 	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"example.com/reuse/internal/term"
+	"example.com/reuse/internal/testproc"
 )
 
 // Ctrl-C goes to all processes of the terminal's job, the servers included. The
@@ -29,14 +33,17 @@ func TestInterrupt(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			cmd, stderr := example(t, "-restarts=50", "-duration="+tt.duration)
+			stderr := new(bytes.Buffer)
+			cmd := testproc.Command(t, "-restarts=50", "-duration="+tt.duration)
+			cmd.Stderr = stderr
 			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-			lines := startLines(t, cmd)
-			out := waitFor(t, lines, tt.after)
+			lines := testproc.Begin(t, cmd)
+			out := testproc.ReadTo(t, lines, tt.after)
 			require.NoError(t, syscall.Kill(-cmd.Process.Pid, tt.signal))
 			rest, err := io.ReadAll(lines)
 			require.NoError(t, err)
-			require.NoError(t, cmd.Wait())
+			assert.Error(t, cmd.Wait())
+			assert.Equal(t, term.Interrupted, cmd.ProcessState.ExitCode())
 			assert.Empty(t, stderr.String())
 			out += string(rest)
 			assert.Contains(t, out, "\nInterrupted. Until then:\n")

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/signal"
@@ -33,7 +34,7 @@ type show struct {
 	processes  []*process // one of each version; the last one runs
 }
 
-func run(o options) (err error) {
+func showRestarts(o options, stdout, stderr io.Writer) (err error) {
 	if runtime.GOOS == "js" || runtime.GOOS == "wasip1" {
 		return errors.New("this example starts processes, which " + runtime.GOOS + " has not")
 	}
@@ -42,16 +43,16 @@ func run(o options) (err error) {
 	ctx, cancel := signal.NotifyContext(limited, os.Interrupt, syscall.SIGTERM)
 	defer cancel()
 
-	s := &show{options: o, screen: term.New(os.Stdout)}
+	s := &show{options: o, screen: term.New(stdout)}
 	if o.json {
-		s.screen = term.New(os.Stderr)
+		s.screen = term.New(stderr)
 	}
 	err = s.first(ctx)
 	if errors.Is(err, context.Canceled) {
-		return nil
+		return term.ErrInterrupted
 	}
 	if err != nil {
-		return fmt.Errorf("%w (-address %s lets the system choose a port)", err, map[string]string{"tcp4": "127.0.0.1:0", "tcp6": "[::1]:0"}[o.network])
+		return fmt.Errorf("%w (is the loopback interface up? without -address the system chooses a port)", err)
 	}
 	s.introduce()
 
@@ -78,7 +79,12 @@ func run(o options) (err error) {
 	} else if ctx.Err() != nil {
 		s.screen.Printf("\nInterrupted. Until then:\n")
 	}
-	return errors.Join(err, s.report(ctx.Err() != nil), s.verdict(), s.screen.Err())
+	interrupted := ctx.Err() != nil
+	err = errors.Join(err, s.report(stdout, interrupted), s.verdict(), s.screen.Err())
+	if err == nil && interrupted {
+		return term.ErrInterrupted
+	}
+	return err
 }
 
 func (s *show) running() *process { return s.processes[len(s.processes)-1] }
@@ -303,14 +309,15 @@ func spreadOf(list []time.Duration) *spread {
 }
 
 // report prints the result, and fails if the counts do not add up.
-func (s *show) report(interrupted bool) error {
+func (s *show) report(stdout io.Writer, interrupted bool) error {
 	r := s.result(interrupted)
 	if s.json {
-		out := json.NewEncoder(os.Stdout)
+		out := json.NewEncoder(stdout)
 		out.SetIndent("", "  ")
 		return errors.Join(out.Encode(r), s.fresh.check(len(s.processes)), s.kept.check(len(s.processes)))
 	}
-	s.screen.Printf("\n%s: %s answered, %s lost\n", term.Count(r.Connections, "connection"), term.Number(r.Answered), term.Number(r.Lost))
+	s.screen.Printf("\n")
+	s.screen.Textf("%s: %s answered, %s lost", term.Count(r.Connections, "connection"), term.Number(r.Answered), term.Number(r.Lost))
 
 	s.screen.Printf("\nversion  process  answered  keep-alive\n")
 	for _, v := range r.Versions {
@@ -348,7 +355,7 @@ func (s *show) verdict() error {
 	s.screen.Printf("\n")
 	switch {
 	case s.mode == handover && lost > 0:
-		return fmt.Errorf("%s lost in the hand-over", term.Count(lost, "connection"))
+		return term.Not("%s lost in the hand-over", term.Count(lost, "connection"))
 	case s.mode == handover:
 		s.screen.Textf("Nothing was lost. From the return of TakeOver on new connections went to the new version, and the old one answered all that it had before it closed. -mode naive shows what is lost otherwise.")
 	case s.mode == gap:

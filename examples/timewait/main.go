@@ -27,24 +27,31 @@ import (
 	"example.com/reuse/internal/term"
 )
 
-const usage = `Usage: timewait [-json]
+const help = `Usage: go run ./examples/timewait [-json]
 
 Two servers stop, and their ports are listened on again:
 
-1. One has closed a connection before. The kernel keeps its
-   endpoint in TIME_WAIT for 30 to 240 s, but for connections
-   within the machine NetBSD only 2 s, and FreeBSD not at all.
-2. One has left a connection to a child process, which still
-   serves it: ESTABLISHED.
+1. One has closed a connection before. The kernel keeps its endpoint in
+   TIME_WAIT for 30 to 240 s, but for connections within the machine NetBSD
+   only 2 s, and FreeBSD not at all.
+2. One has left a connection to a child process, which still serves it:
+   ESTABLISHED.
 
-Each is done with every option of the old listener and of the
-new one. A table says which of them bind. It runs on every
-system that has processes; what the kernel keeps is read on
-Linux, elsewhere netstat shows it. On Windows the connection
-of the second server stays in this process.
+Each is done with every option of the old listener and of the new one. A table
+says which of them bind.
 
-Exit status: 0, or 2 if something did not work.
+Systems: all that have processes. What the kernel keeps is read on Linux,
+elsewhere netstat shows it. On Windows and Plan 9 the connection of the second
+server stays in this process. Not js and wasip1.
 
+Exit status: 0 if all could be tried
+  2    if it could not
+  130  if it was interrupted
+  (go run makes 1 of all but 0)
+
+Examples:
+  go run ./examples/timewait
+  go run ./examples/timewait -json
 `
 
 // patience is for what takes no time on one machine.
@@ -69,28 +76,21 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-func run(args []string, stdout, stderr *os.File) int {
+func run(args []string, stdout, stderr io.Writer) int {
+	return term.Exit("timewait", timewait(args, stdout), stderr)
+}
+
+func timewait(args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("timewait", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() {
-		fmt.Fprint(flags.Output(), usage)
-		flags.PrintDefaults()
-	}
 	asJSON := flags.Bool("json", false, "print each attempt as a line of JSON")
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		return 0
-	} else if err != nil {
-		return 2
-	}
-	fail := func(err error) int {
-		fmt.Fprintf(stderr, "timewait: %v\n", err)
-		return 2
+	if err := term.Parse(flags, help, args, stdout); err != nil {
+		return err
 	}
 	if flags.NArg() > 0 {
-		return fail(fmt.Errorf("unexpected argument %q; try -h", flags.Arg(0)))
+		return term.Mistake("unexpected argument %q: there are only flags", flags.Arg(0))
 	}
 	if runtime.GOOS == "js" || runtime.GOOS == "wasip1" {
-		return fail(errors.New("there is no network in " + runtime.GOOS + " that could keep anything"))
+		return errors.New("there is no network in " + runtime.GOOS + " that could keep anything")
 	}
 
 	screen := term.New(stdout)
@@ -106,14 +106,14 @@ func run(args []string, stdout, stderr *os.File) int {
 	} {
 		t, err := try(s.leave)
 		if err != nil {
-			return fail(err)
+			return err
 		}
 		if *asJSON {
 			out := json.NewEncoder(stdout)
 			for _, a := range t {
 				a.Scenario = s.name
 				if err := out.Encode(a); err != nil {
-					return fail(err)
+					return err
 				}
 			}
 			continue
@@ -122,15 +122,12 @@ func run(args []string, stdout, stderr *os.File) int {
 		t.print(screen, s.note)
 	}
 	if *asJSON {
-		return 0
+		return nil
 	}
 	if runtime.GOOS != "windows" {
 		screen.Textf("Package net sets Addr on every listener here, so a Go server can do at once what it says above for Addr On after Addr On.")
 	}
-	if err := screen.Err(); err != nil {
-		return fail(err)
-	}
-	return 0
+	return screen.Err()
 }
 
 // An attempt is one new listener on the port of an old one.
@@ -319,14 +316,39 @@ func (t table) outcome(before, after string) string {
 func (t table) print(s *term.Screen, note string) {
 	s.Printf("\n")
 	if i := slices.IndexFunc(t, func(a attempt) bool { return len(a.Left) > 0 }); i >= 0 {
-		s.Printf("  The kernel keeps, with another port for each attempt:\n")
+		s.Indentf("  ", "The kernel keeps, with another port for each attempt:")
 		for _, l := range t[i].Left {
-			s.Printf("    tcp  %-21v  %-21v  %s\n", l.Local, l.Remote, s.Paint(term.Cyan, l.State))
+			s.Indentf("    ", "tcp %v %v %s", l.Local, l.Remote, s.Paint(term.Cyan, l.State))
 		}
 	} else {
-		s.Printf("  What the kernel keeps is shown by netstat -an.\n")
+		s.Indentf("  ", "What the kernel keeps is shown by netstat -an.")
 	}
-	s.Printf("\n  %-14s  The new one:\n", "The old one:")
+	s.Printf("\n")
+	if columns, _ := s.Size(); columns > tableWidth {
+		t.grid(s)
+	} else {
+		t.list(s)
+	}
+	var said []string
+	for _, a := range t {
+		if a.Error != "" && !slices.Contains(said, a.Outcome+": "+a.Error) {
+			said = append(said, a.Outcome+": "+a.Error)
+		}
+	}
+	s.Printf("\n")
+	for _, line := range said {
+		s.Textf("%s.", line)
+	}
+	s.Textf("%s", strings.TrimSpace(t.lesson()+" "+note))
+	s.Printf("\n")
+}
+
+// tableWidth is how many columns a grid takes.
+const tableWidth = 2 + 14 + len(configs)*(2+12)
+
+// grid prints a row for each old listener and a column for each new one.
+func (t table) grid(s *term.Screen) {
+	s.Printf("  %-14s  The new one:\n", "The old one:")
 	s.Printf("  %-14s", "")
 	for _, c := range configs {
 		s.Printf("  %-12s", c.name)
@@ -346,18 +368,20 @@ func (t table) print(s *term.Screen, note string) {
 		}
 		s.Printf("\n")
 	}
-	var said []string
-	for _, a := range t {
-		if a.Error != "" && !slices.Contains(said, a.Outcome+": "+a.Error) {
-			said = append(said, a.Outcome+": "+a.Error)
+}
+
+// list prints a line for each pair of listeners.
+func (t table) list(s *term.Screen) {
+	for _, before := range configs {
+		s.Indentf("  ", "After %s:", before.name)
+		for _, after := range configs {
+			outcome := t.outcome(before.name, after.name)
+			if outcome == refused {
+				outcome = s.Paint(term.Red, outcome)
+			}
+			s.Printf("    %-12s  %s\n", after.name, outcome)
 		}
 	}
-	s.Printf("\n")
-	for _, line := range said {
-		s.Textf("%s.", line)
-	}
-	s.Textf("%s", strings.TrimSpace(t.lesson()+" "+note))
-	s.Printf("\n")
 }
 
 // lesson says what the table shows of Addr.

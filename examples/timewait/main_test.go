@@ -3,14 +3,12 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"runtime"
 	"strings"
 	"testing"
@@ -20,36 +18,16 @@ import (
 
 	"example.com/reuse"
 	"example.com/reuse/internal/semantics"
+	"example.com/reuse/internal/term"
+	"example.com/reuse/internal/testproc"
 )
 
-// TestMain is the example itself in the processes that the tests start.
-func TestMain(m *testing.M) {
-	if os.Getenv("REUSE_EXAMPLE") == "1" || os.Getenv(asChild) != "" {
-		main()
-	}
-	if os.Getenv("GORACE") == "" { // a process built with -race ends with a second's sleep
-		os.Setenv("GORACE", "atexit_sleep_ms=1")
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { testproc.MainExample(m, main, asChild) }
 
-// example runs the example in a process of its own.
+// example runs the example, and skips the test where it cannot run.
 func example(t *testing.T, args ...string) (stdout, stderr string, status int) {
 	t.Helper()
-	if runtime.GOOS == "js" || runtime.GOOS == "wasip1" {
-		t.Skip("no processes here")
-	}
-	exe, err := os.Executable()
-	require.NoError(t, err)
-	var out, errs bytes.Buffer
-	cmd := exec.CommandContext(t.Context(), exe, args...)
-	cmd.Env = append(os.Environ(), "REUSE_EXAMPLE=1")
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Run(); err != nil {
-		var exit *exec.ExitError
-		require.ErrorAs(t, err, &exit)
-	}
-	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+	return testproc.Run(t, testproc.Command(t, args...))
 }
 
 // both tells whether two listeners have an option that Linux lets them share.
@@ -126,8 +104,8 @@ func TestTable(t *testing.T) {
 	}
 	first, second, found := strings.Cut(stdout, "2. The old server left a connection to a child")
 	require.True(t, found)
-	assert.Regexp(t, `(?m)^    tcp  127\.0\.0\.1:\d+ +127\.0\.0\.1:\d+ +TIME_WAIT$`, first)
-	assert.Regexp(t, `(?m)^    tcp  127\.0\.0\.1:\d+ +127\.0\.0\.1:\d+ +ESTABLISHED$`, second)
+	assert.Regexp(t, `(?m)^    tcp 127\.0\.0\.1:\d+ 127\.0\.0\.1:\d+ TIME_WAIT$`, first)
+	assert.Regexp(t, `(?m)^    tcp 127\.0\.0\.1:\d+ 127\.0\.0\.1:\d+ ESTABLISHED$`, second)
 	for _, part := range []string{first, second} {
 		assert.Contains(t, part, `
   The old one:    The new one:
@@ -208,16 +186,32 @@ func TestLesson(t *testing.T) {
 	}
 }
 
+// A narrow screen gets the same in lines.
+func TestNarrow(t *testing.T) {
+	t.Parallel()
+	cmd := testproc.Command(t)
+	cmd.Env = append(cmd.Env, "COLUMNS=40")
+	stdout, stderr, status := testproc.Run(t, cmd)
+	require.Equal(t, term.OK, status, stderr)
+	testproc.Narrow(t, 40, stdout)
+	assert.Equal(t, 2*len(configs), strings.Count(stdout, "\n  After "), stdout)
+	if runtime.GOOS == "linux" {
+		assert.Equal(t, 2, strings.Count(stdout, "\n  After Addr On:\n"+
+			"    Addr Off      refused\n    Addr On       listens\n    Port On       refused\n    Exclusive On  listens\n"), stdout)
+	}
+}
+
 func TestFlags(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{{"-nonsense"}, {"nonsense"}} {
-		stdout, stderr, status := example(t, args...)
-		assert.Equal(t, 2, status)
+		stdout, stderr, status := testproc.Example(t, run, args...)
+		assert.Equal(t, term.Failed, status)
 		assert.Empty(t, stdout)
-		assert.NotEmpty(t, stderr)
+		assert.Contains(t, stderr, "nonsense")
+		assert.Contains(t, stderr, "\nFor help: go run ./examples/timewait -h\n")
 	}
-	_, stderr, status := example(t, "-h")
-	assert.Equal(t, 0, status)
-	assert.Contains(t, stderr, "TIME_WAIT for 30 to 240 s")
-	assert.Contains(t, stderr, "-json")
+	stdout, stderr, status := testproc.Example(t, run, "-h")
+	assert.Equal(t, term.OK, status)
+	assert.Empty(t, stderr)
+	testproc.Help(t, "timewait", stdout, "json")
 }

@@ -9,6 +9,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -45,34 +46,29 @@ const (
 )
 
 func main() {
-	o, err := parse(os.Args[1:])
-	if errors.Is(err, flag.ErrHelp) {
-		return
-	}
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "workers: %v\nFor help: go run ./examples/workers -h\n", err)
-		os.Exit(2)
-	}
 	if number, notWorker := strconv.Atoi(os.Getenv(workerEnv)); notWorker == nil {
-		err = work(number, o)
-	} else {
-		err = run(o)
+		os.Exit(term.Exit("workers", work(number, os.Args[1]), os.Stderr))
 	}
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "workers: %v\n", err)
-		os.Exit(1)
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+func run(args []string, stdout, stderr io.Writer) int {
+	o, err := parse(args, stdout)
+	if err == nil {
+		err = showWorkers(o, stdout, stderr)
 	}
+	return term.Exit("workers", err, stderr)
 }
 
 // The worker
 
 // work prints the address that it listens on, and answers every connection until
 // its standard input is closed.
-func work(number int, o options) error {
+func work(number int, address string) error {
 	// A terminal sends Ctrl-C to all processes. Only the parent shall act on it.
 	signal.Notify(make(chan os.Signal, 1), os.Interrupt, syscall.SIGTERM)
 
-	l, err := listen(o.address)
+	l, err := listen(address)
 	if err != nil {
 		fmt.Println(err) // in place of the address
 		return nil
@@ -136,7 +132,7 @@ func start(ctx context.Context, number int, address string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(exe, "-address", address)
+	cmd := exec.Command(exe, address)
 	cmd.Env = append(os.Environ(), workerEnv+"="+strconv.Itoa(number))
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
@@ -277,12 +273,14 @@ func (t *tally) counts() (byWorker []int, got, failed int) {
 // A show makes the connections and prints who gets them.
 type show struct {
 	options
+	share   reuse.Config
+	spreads bool // see sharing
 	screen  *term.Screen
 	tally   *tally
 	running []*process
 }
 
-func run(o options) (err error) {
+func showWorkers(o options, stdout, stderr io.Writer) (err error) {
 	if runtime.GOOS == "js" || runtime.GOOS == "wasip1" {
 		return errors.New("this example starts processes, which " + runtime.GOOS + " has not")
 	}
@@ -298,17 +296,22 @@ func run(o options) (err error) {
 	ctx, cancel := signal.NotifyContext(limited, os.Interrupt, syscall.SIGTERM)
 	defer cancel()
 
-	s := &show{options: o, screen: term.New(os.Stdout)}
+	s := &show{options: o, share: share, spreads: spreads, screen: term.New(stdout)}
+	if o.json {
+		s.screen = term.New(stderr)
+	}
 	s.tally = &tally{got: make([]int, o.workers), failed: map[string]int{}}
 	defer func() {
 		for _, p := range s.running {
-			err = errors.Join(err, p.stop())
+			if failed := p.stop(); failed != nil {
+				err = errors.Join(err, failed)
+			}
 		}
 	}()
 	for number := range s.workers {
 		p, err := start(ctx, number, s.address)
 		if errors.Is(err, context.Canceled) {
-			return nil
+			return term.ErrInterrupted
 		}
 		if err != nil {
 			return fmt.Errorf("%w (-address 127.0.0.1:0 lets the system choose a port)", err)
@@ -320,20 +323,25 @@ func run(o options) (err error) {
 		s.workers, s.address, share, term.Count(s.connections, "connection"), clients)
 
 	s.connect(ctx)
+	interrupted := ctx.Err() != nil && limited.Err() == nil
 	if limited.Err() != nil {
 		s.screen.Printf("\nStopped after %v. Until then:\n", limit)
-	} else if ctx.Err() != nil {
+	} else if interrupted {
 		s.screen.Printf("\nInterrupted. Until then:\n")
 	}
-	if err := s.report(); err != nil {
+	if err := s.report(stdout, interrupted); err != nil {
 		return err
 	}
-	if spreads {
-		s.screen.Textf("The kernel chooses by a hash of the addresses and ports, so the shares are not quite the same.")
-	} else {
-		s.screen.Textf("%s has no PortLB: nothing spreads the connections, one process may get them all.", runtime.GOOS)
+	_, _, failed := s.tally.counts()
+	switch {
+	case s.screen.Err() != nil:
+		return s.screen.Err()
+	case failed > 0:
+		return term.Not("%s failed; is the loopback interface up?", term.Count(failed, "connection"))
+	case interrupted:
+		return term.ErrInterrupted
 	}
-	return s.screen.Err()
+	return nil
 }
 
 // connect makes all connections, and shows on a terminal who gets them.
@@ -393,13 +401,52 @@ func (s *show) table() []string {
 	return append(lines, all)
 }
 
+// A result is what -json prints.
+type result struct {
+	Address     string         `json:"address"`
+	Config      string         `json:"config"` // of every worker
+	Spreads     bool           `json:"spreads"`
+	Interrupted bool           `json:"interrupted"`
+	Connections int            `json:"connections"` // that were made
+	Got         int            `json:"got"`
+	Failed      int            `json:"failed"`
+	Reasons     map[string]int `json:"reasons"`
+	Workers     []worker       `json:"workers"`
+}
+
+type worker struct {
+	Process int `json:"process"`
+	Got     int `json:"got"`
+}
+
+// result sums up. All connections have ended.
+func (s *show) result(interrupted bool) result {
+	byWorker, got, failed := s.tally.counts()
+	r := result{
+		Address: s.address, Config: s.share.String(), Spreads: s.spreads, Interrupted: interrupted,
+		Connections: s.tally.made, Got: got, Failed: failed, Reasons: s.tally.failed,
+	}
+	for i, p := range s.running {
+		r.Workers = append(r.Workers, worker{p.cmd.Process.Pid, byWorker[i]})
+	}
+	return r
+}
+
 // report prints the counts and fails if they do not add up.
-func (s *show) report() error {
+func (s *show) report(stdout io.Writer, interrupted bool) error {
+	_, got, failed := s.tally.counts()
+	if s.tally.made != got+failed {
+		return fmt.Errorf("the counts do not add up: %d made, %d got, %d failed", s.tally.made, got, failed)
+	}
+	if s.json {
+		out := json.NewEncoder(stdout)
+		out.SetIndent("", "  ")
+		return out.Encode(s.result(interrupted))
+	}
 	s.screen.Printf("\n")
 	for _, line := range s.table() {
 		s.screen.Printf("%s\n", line)
 	}
-	_, got, failed := s.tally.counts()
 	if failed > 0 {
 		s.screen.Printf("\n failed  because\n")
 	}
@@ -407,8 +454,10 @@ func (s *show) report() error {
 		s.screen.Printf("%7s  %s\n", term.Number(s.tally.failed[reason]), reason)
 	}
 	s.screen.Printf("\n")
-	if s.tally.made != got+failed {
-		return fmt.Errorf("the counts do not add up: %d made, %d got, %d failed", s.tally.made, got, failed)
+	if s.spreads {
+		s.screen.Textf("The kernel chooses by a hash of the addresses and ports, so the shares are not quite the same.")
+	} else {
+		s.screen.Textf("%s has no PortLB: nothing spreads the connections, one process may get them all.", runtime.GOOS)
 	}
 	return nil
 }
@@ -419,45 +468,50 @@ type options struct {
 	address     string
 	workers     int
 	connections int
+	json        bool
 }
 
 const help = `Usage: go run ./examples/workers [flags]
 
-Starts processes that listen on the same port, makes connections to it, and shows
-which process gets how many.
+Starts processes that listen on the same port, makes connections to it, and
+shows which process gets how many. It takes seconds, at most a minute.
 
-On Linux, FreeBSD, DragonFly and Solaris 11.4 the kernel spreads the connections
-(PortLB). On macOS, the other BSDs, AIX and earlier Solaris (Port) one process may
-get them all. Windows, illumos and Plan 9 cannot share a port, and js and wasip1
-have no processes: this cannot run there.
+Systems: on Linux, FreeBSD, DragonFly and Solaris 11.4 the kernel spreads the
+connections (PortLB). On macOS, the other BSDs, AIX and earlier Solaris (Port)
+one process may get them all. Windows, illumos and Plan 9 cannot share a port,
+and js and wasip1 have no processes: this cannot run there.
 
-Flags:
+Exit status: 0 if every connection was answered
+  1    if one was not
+  2    if this could not be done
+  130  if it was interrupted; what was counted until then is told
+  (go run makes 1 of all but 0)
+
+Examples:
+  go run ./examples/workers
+  go run ./examples/workers -n 8 -connections 100000
+  go run ./examples/workers -json
 `
 
-func parse(args []string) (o options, err error) {
+func parse(args []string, stdout io.Writer) (o options, err error) {
 	fs := flag.NewFlagSet("workers", flag.ContinueOnError)
-	fs.StringVar(&o.address, "address", "127.0.0.1:0", "loopback `address` and port to listen on; port 0 is any")
+	fs.StringVar(&o.address, "address", "127.0.0.1:0", "loopback `address` and port; port 0 is any")
 	fs.IntVar(&o.workers, "n", 4, "`number` of processes, 2 to 64")
-	fs.IntVar(&o.connections, "connections", 20000, "`number` of connections, 1 to 1000000, as far as a minute allows")
-	fs.SetOutput(io.Discard)
-	if err := fs.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			fmt.Print(help)
-			fs.SetOutput(os.Stdout)
-			fs.PrintDefaults()
-		}
+	fs.IntVar(&o.connections, "connections", 20000, "`number` of connections, 1 to 1000000")
+	fs.BoolVar(&o.json, "json", false, "print the counts as JSON, and the rest to standard error")
+	if err := term.Parse(fs, help, args, stdout); err != nil {
 		return o, err
 	}
 	address, err := netip.ParseAddrPort(o.address)
 	switch {
 	case fs.NArg() > 0:
-		return o, fmt.Errorf("unexpected argument %q: there are only flags", fs.Arg(0))
+		return o, term.Mistake("unexpected argument %q: there are only flags", fs.Arg(0))
 	case err != nil || !address.Addr().IsLoopback():
-		return o, fmt.Errorf("-address %q: give a loopback address and a port, such as 127.0.0.1:0 or [::1]:8080", o.address)
+		return o, term.Mistake("-address %q: give a loopback address and a port, such as 127.0.0.1:0 or [::1]:8080", o.address)
 	case o.workers < 2 || o.workers > 64:
-		return o, fmt.Errorf("-n %d: give a number from 2 to 64", o.workers)
+		return o, term.Mistake("-n %d: give a number from 2 to 64", o.workers)
 	case o.connections < 1 || o.connections > 1000000:
-		return o, fmt.Errorf("-connections %d: give a number from 1 to 1000000", o.connections)
+		return o, term.Mistake("-connections %d: give a number from 1 to 1000000", o.connections)
 	}
 	return o, nil
 }

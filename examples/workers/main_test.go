@@ -5,67 +5,35 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"example.com/reuse/internal/term"
+	"example.com/reuse/internal/testproc"
 )
 
-// exampleEnv makes the test binary be the example, so that its workers are
-// processes of their own, as in life.
-const exampleEnv = "REUSE_EXAMPLE"
+func TestMain(m *testing.M) { testproc.MainExample(m, main, workerEnv) }
 
-func TestMain(m *testing.M) {
-	if os.Getenv(exampleEnv) != "" {
-		main()
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
-
-// example returns the example, to be run. Its workers have its standard error, so
-// that Wait, which reads that to the end, waits for their end, too.
-func example(t *testing.T, args ...string) (cmd *exec.Cmd, stderr *bytes.Buffer) {
+func example(t *testing.T, args ...string) (stdout, stderr string, status int) {
 	t.Helper()
-	if runtime.GOOS == "js" || runtime.GOOS == "wasip1" {
-		t.Skip("no processes on " + runtime.GOOS)
-	}
-	exe, err := os.Executable()
-	require.NoError(t, err)
-	stderr = new(bytes.Buffer)
-	cmd = exec.CommandContext(t.Context(), exe, args...)
-	// Without GORACE every process sleeps a second at its end under -race.
-	cmd.Env = append(os.Environ(), exampleEnv+"=1", "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
-	cmd.Stderr = stderr
-	return cmd, stderr
+	return testproc.Example(t, run, args...)
 }
 
-// output runs the example and returns what it prints and its exit status.
-func output(t *testing.T, cmd *exec.Cmd) (stdout string, status int) {
-	t.Helper()
-	out, err := cmd.Output()
-	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) {
-		require.NoError(t, err)
-	}
-	return string(out), cmd.ProcessState.ExitCode()
-}
+// needProcesses skips a test where the example has none.
+func needProcesses(t *testing.T) { testproc.Command(t) }
 
 // A report is what the example has counted.
 type report struct {
@@ -119,16 +87,20 @@ func skipUnshared(t *testing.T) {
 func TestWorkers(t *testing.T) {
 	t.Parallel()
 	_, spreads, cannot := sharing()
-	cmd, stderr := example(t, "-n=3", "-connections=1500")
-	out, status := output(t, cmd)
+	needProcesses(t)
+	out, stderr, status := example(t, "-n=3", "-connections=1500")
 	if cannot != nil {
-		assert.Equal(t, 1, status)
-		assert.Contains(t, stderr.String(), "cannot share a port here")
+		assert.Equal(t, term.Failed, status)
+		assert.Contains(t, stderr, "cannot share a port here")
 		return
 	}
-	assert.Zero(t, status)
-	assert.Empty(t, stderr.String())
 	r := parseReport(t, out)
+	if r.failed > 0 {
+		assert.Equal(t, term.No, status)
+	} else {
+		assert.Equal(t, term.OK, status)
+		assert.Empty(t, stderr)
+	}
 	assert.Equal(t, 1500, r.all+r.failed)
 	require.Len(t, r.workers, 3, out)
 	assert.NotContains(t, out, "\x1b", "an escape sequence, but there is no terminal")
@@ -146,31 +118,12 @@ func TestWorkers(t *testing.T) {
 func TestParentKilled(t *testing.T) {
 	t.Parallel()
 	skipUnshared(t)
-	cmd, _ := example(t, "-connections=1000000")
-	lines := startLines(t, cmd)
-	waitFor(t, lines, "processes listen")
+	cmd := testproc.Command(t, "-connections=1000000")
+	cmd.Stderr = new(bytes.Buffer) // the workers have it, too, and Wait reads it to its end
+	lines := testproc.Begin(t, cmd)
+	testproc.ReadTo(t, lines, "processes listen")
 	require.NoError(t, cmd.Process.Kill())
 	assert.Error(t, cmd.Wait()) // returns: the workers are gone
-}
-
-// startLines starts the example and returns what will read its output.
-func startLines(t *testing.T, cmd *exec.Cmd) *bufio.Reader {
-	t.Helper()
-	out, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	return bufio.NewReader(out)
-}
-
-// waitFor reads to the line that contains text, and returns all of it.
-func waitFor(t *testing.T, out *bufio.Reader, text string) (read string) {
-	t.Helper()
-	for !strings.Contains(read, text) {
-		line, err := out.ReadString('\n')
-		require.NoError(t, err, "no %q in:\n%s", text, read)
-		read += line
-	}
-	return read
 }
 
 func TestAddressTaken(t *testing.T) {
@@ -179,23 +132,46 @@ func TestAddressTaken(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
-	cmd, stderr := example(t, "-address="+l.Addr().String())
-	out, status := output(t, cmd)
-	assert.Equal(t, 1, status)
+	out, stderr, status := example(t, "-address="+l.Addr().String())
+	assert.Equal(t, term.Failed, status)
 	assert.Empty(t, out)
-	assert.Contains(t, stderr.String(), "workers: worker 0 did not start: listen tcp "+l.Addr().String())
-	assert.Contains(t, stderr.String(), "-address 127.0.0.1:0")
+	assert.Contains(t, stderr, "workers: worker 0 did not start: listen tcp "+l.Addr().String())
+	assert.Contains(t, stderr, "-address 127.0.0.1:0")
 }
 
 func TestHelp(t *testing.T) {
 	t.Parallel()
-	cmd, stderr := example(t, "-h")
-	out, status := output(t, cmd)
-	assert.Zero(t, status)
-	assert.Empty(t, stderr.String())
-	for _, text := range []string{"go run ./examples/workers", "Linux", "Windows", "-address", "-connections", "-n "} {
-		assert.Contains(t, out, text)
+	out, stderr, status := example(t, "-h")
+	assert.Equal(t, term.OK, status)
+	assert.Empty(t, stderr)
+	testproc.Help(t, "workers", out, "address address", "connections number", "json", "n number")
+}
+
+func TestJSON(t *testing.T) {
+	t.Parallel()
+	skipUnshared(t)
+	out, stderr, status := example(t, "-json", "-n=3", "-connections=600")
+	assert.Contains(t, stderr, "3 processes listen on 127.0.0.1:")
+	var r result
+	in := json.NewDecoder(strings.NewReader(out))
+	in.DisallowUnknownFields()
+	require.NoError(t, in.Decode(&r), out)
+	assert.False(t, in.More(), out)
+	assert.Equal(t, r.Failed > 0, status == term.No, status)
+	assert.Equal(t, []int{600, 600}, []int{r.Connections, r.Got + r.Failed})
+	assert.False(t, r.Interrupted)
+	share, spreads, err := sharing()
+	require.NoError(t, err)
+	assert.Equal(t, spreads, r.Spreads)
+	assert.Equal(t, share.String(), r.Config)
+	assert.Regexp(t, `^127\.0\.0\.1:\d+$`, r.Address)
+	got := 0
+	require.Len(t, r.Workers, 3)
+	for _, w := range r.Workers {
+		assert.NotZero(t, w.Process)
+		got += w.Got
 	}
+	assert.Equal(t, r.Got, got)
 }
 
 func TestBadFlags(t *testing.T) {
@@ -214,12 +190,11 @@ func TestBadFlags(t *testing.T) {
 	} {
 		t.Run(tt.args, func(t *testing.T) {
 			t.Parallel()
-			cmd, stderr := example(t, strings.Fields(tt.args)...)
-			out, status := output(t, cmd)
-			assert.Equal(t, 2, status)
+			out, stderr, status := example(t, strings.Fields(tt.args)...)
+			assert.Equal(t, term.Failed, status)
 			assert.Empty(t, out)
-			assert.Contains(t, stderr.String(), tt.says)
-			assert.Contains(t, stderr.String(), "For help: go run ./examples/workers -h\n")
+			assert.Contains(t, stderr, tt.says)
+			assert.Contains(t, stderr, "For help: go run ./examples/workers -h\n")
 		})
 	}
 }
@@ -227,13 +202,11 @@ func TestBadFlags(t *testing.T) {
 func TestNarrow(t *testing.T) {
 	t.Parallel()
 	skipUnshared(t)
-	cmd, _ := example(t, "-connections=10")
+	cmd := testproc.Command(t, "-connections=10")
 	cmd.Env = append(cmd.Env, "COLUMNS=40")
-	out, status := output(t, cmd)
-	assert.Zero(t, status)
-	for line := range strings.Lines(out) {
-		assert.LessOrEqual(t, utf8.RuneCountInString(strings.TrimSuffix(line, "\n")), 40, line)
-	}
+	out, _, status := testproc.Run(t, cmd)
+	assert.Equal(t, term.OK, status)
+	testproc.Narrow(t, 40, out)
 }
 
 // Whoever answers on the port, it must be one of our workers.
@@ -296,14 +269,12 @@ func TestReportAddsUp(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			f, err := os.Create(filepath.Join(t.TempDir(), "out"))
-			require.NoError(t, err)
-			defer f.Close()
-			s := &show{options: options{workers: 1}, screen: term.New(f), tally: tt.tally}
+			s := &show{options: options{workers: 1}, screen: term.New(io.Discard), tally: tt.tally}
+			err := s.report(io.Discard, false)
 			if tt.ok {
-				assert.NoError(t, s.report())
+				assert.NoError(t, err)
 			} else {
-				assert.ErrorContains(t, s.report(), "do not add up")
+				assert.ErrorContains(t, err, "do not add up")
 			}
 		})
 	}

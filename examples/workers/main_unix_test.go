@@ -5,12 +5,16 @@
 package main
 
 import (
+	"bytes"
 	"io"
 	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"example.com/reuse/internal/term"
+	"example.com/reuse/internal/testproc"
 )
 
 // Ctrl-C goes to all processes of the terminal's job, the workers included. They
@@ -21,14 +25,17 @@ func TestInterrupt(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		t.Run(signal.String(), func(t *testing.T) {
 			t.Parallel()
-			cmd, stderr := example(t, "-connections=1000000")
+			stderr := new(bytes.Buffer)
+			cmd := testproc.Command(t, "-connections=1000000")
+			cmd.Stderr = stderr
 			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-			lines := startLines(t, cmd)
-			out := waitFor(t, lines, "connections so far")
+			lines := testproc.Begin(t, cmd)
+			out := testproc.ReadTo(t, lines, "connections so far")
 			require.NoError(t, syscall.Kill(-cmd.Process.Pid, signal))
 			rest, err := io.ReadAll(lines)
 			require.NoError(t, err)
-			require.NoError(t, cmd.Wait())
+			assert.Error(t, cmd.Wait())
+			assert.Equal(t, term.Interrupted, cmd.ProcessState.ExitCode())
 			assert.Empty(t, stderr.String())
 			out += string(rest)
 			assert.Contains(t, out, "\nInterrupted. Until then:\n")

@@ -1,12 +1,14 @@
 //go:build !android && !ios
 
-// Command docs writes docs/semantics.md and docs/claims.md from the rules in
-// internal/semantics. A test compares the committed pages with what it writes.
+// Command docs writes docs/semantics.md, docs/claims.md and the table in README.md
+// from the rules in internal/semantics. A test compares the committed pages with what
+// it writes.
 //
 // go generate, in the root folder, runs it.
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -15,8 +17,9 @@ import (
 
 func main() {
 	dir := flag.String("dir", "docs", "the folder to write to")
+	readme := flag.String("readme", "README.md", "the file whose table is replaced")
 	flag.Parse()
-	if err := write(*dir); err != nil {
+	if err := errors.Join(write(*dir), writeTable(*readme)); err != nil {
 		fmt.Fprintln(os.Stderr, "docs:", err)
 		os.Exit(1)
 	}

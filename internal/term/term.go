@@ -1,5 +1,7 @@
-// Package term shows the progress of the example programs: on a terminal in
-// place, cut to its width; elsewhere only what is there to stay.
+// Package term is what the example programs have in common as their users meet
+// them. A Screen shows progress: on a terminal in place, cut to its width; elsewhere
+// only what is there to stay. Parse and Exit give all of them the same -h, errors
+// and exit statuses.
 package term
 
 import (
@@ -24,14 +26,20 @@ type Screen struct {
 	err   error
 }
 
-// New returns the screen for an open file, such as os.Stdout. It draws only if
-// the file is a terminal that knows escape sequences, and has colors unless
+// New returns the screen for what a program prints to, such as os.Stdout. It draws
+// only if that is a terminal that knows escape sequences, and has colors unless
 // NO_COLOR is set.
-func New(f *os.File) *Screen {
-	live := isTerminal(f) && os.Getenv("TERM") != "dumb"
+func New(w io.Writer) *Screen {
+	f, isFile := w.(*os.File)
+	live := isFile && isTerminal(f) && os.Getenv("TERM") != "dumb"
 	return &Screen{
-		out:     f,
-		size:    func() (int, int) { return size(f) },
+		out: w,
+		size: func() (int, int) {
+			if !isFile {
+				return 0, 0
+			}
+			return size(f)
+		},
 		live:    live,
 		color:   live && os.Getenv("NO_COLOR") == "",
 		unicode: live && showsUnicode(runtime.GOOS, os.Getenv),
@@ -81,9 +89,13 @@ func (s *Screen) Printf(format string, a ...any) {
 
 // Textf prints a paragraph to stay, filled to the width of the screen but not
 // to more than is good to read.
-func (s *Screen) Textf(format string, a ...any) {
+func (s *Screen) Textf(format string, a ...any) { s.Indentf("", format, a...) }
+
+// Indentf is Textf with something before every line.
+func (s *Screen) Indentf(indent, format string, a ...any) {
 	columns, _ := s.Size()
-	s.Printf("%s\n", fill(fmt.Sprintf(format, a...), min(columns-1, 76)))
+	text := fill(fmt.Sprintf(format, a...), min(columns-1, 76)-len(indent))
+	s.Printf("%s%s\n", indent, strings.ReplaceAll(text, "\n", "\n"+indent))
 }
 
 // Draw shows lines, each cut to the width of the screen, in place of those that

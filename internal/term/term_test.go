@@ -58,6 +58,13 @@ func TestColumns(t *testing.T) {
 	}
 }
 
+func TestIndent(t *testing.T) {
+	t.Parallel()
+	s, out := terminal(12)
+	s.Indentf("  ", "one two %s", "three")
+	assert.Equal(t, "  one two\n  three\n", out.String())
+}
+
 func TestDraw(t *testing.T) {
 	t.Parallel()
 	s, out := terminal(10)
