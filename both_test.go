@@ -37,12 +37,14 @@ func TestBothErrors(t *testing.T) {
 	}
 	noDescriptor := rawControl{func(f func(uintptr)) error { f(^uintptr(0) >> 1); return nil }}
 
-	first := errors.Unwrap(listen(noDescriptor).(*net.OpError).Err)
-	second := errors.Unwrap(listen(notSocket).(*net.OpError).Err)
+	var one, two *OptionError
+	require.ErrorAs(t, listen(noDescriptor), &one)
+	require.ErrorAs(t, listen(notSocket), &two)
+	first, second := errors.Unwrap(one), errors.Unwrap(two)
 	require.NotEqual(t, first.Error(), second.Error())
 	both := listen(noDescriptor, notSocket)
-	assert.ErrorIs(t, both, errors.Unwrap(first))
-	assert.ErrorIs(t, both, errors.Unwrap(second))
+	assert.ErrorIs(t, both, first)
+	assert.ErrorIs(t, both, second)
 	var oe *net.OpError
 	require.ErrorAs(t, both, &oe)
 	assert.Equal(t, "listen", oe.Op)

@@ -61,11 +61,15 @@ func (c Config) Dial(ctx context.Context, network, laddr, raddr string) (net.Con
 		}
 	}
 	if local := addrPort(conn.LocalAddr()); local.IsValid() && local == addrPort(conn.RemoteAddr()) {
+		err := ErrSelfDial
 		if tcp, ok := conn.(*net.TCPConn); ok {
-			tcp.SetLinger(0) // or the port stays in TIME_WAIT
+			// Without it the port stays in TIME_WAIT.
+			if linger := tcp.SetLinger(0); linger != nil {
+				err = fmt.Errorf("%w: %w", err, linger)
+			}
 		}
 		conn.Close()
-		return nil, &net.OpError{Op: "dial", Net: network, Source: conn.LocalAddr(), Addr: conn.RemoteAddr(), Err: ErrSelfDial}
+		return nil, &net.OpError{Op: "dial", Net: network, Source: conn.LocalAddr(), Addr: conn.RemoteAddr(), Err: err}
 	}
 	return conn, nil
 }

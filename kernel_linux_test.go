@@ -255,7 +255,7 @@ func starved([]string, *bufio.Scanner, io.Writer) error {
 	err := reuse.Port.Supported()
 	var oe *reuse.OptionError
 	if !errors.Is(err, unix.EMFILE) || errors.Is(err, errors.ErrUnsupported) || !errors.As(err, &oe) {
-		return fmt.Errorf("without a descriptor: %v", err)
+		return fmt.Errorf("without a descriptor: %w", err)
 	}
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return err

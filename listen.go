@@ -130,7 +130,7 @@ func sameReason(a, b error) bool {
 	}
 	var p, q *os.SyscallError
 	if errors.As(x, &p) && errors.As(y, &q) {
-		return p.Syscall == q.Syscall && p.Err == q.Err
+		return p.Syscall == q.Syscall && errors.Is(p.Err, q.Err)
 	}
-	return x.Err == y.Err
+	return errors.Is(x.Err, y.Err)
 }

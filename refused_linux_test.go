@@ -57,14 +57,14 @@ func refused(args []string, _ *bufio.Scanner, out io.Writer) error {
 		var ne *net.OpError
 		switch {
 		case !errors.Is(err, errno):
-			return fmt.Errorf("%s: the errno is lost: %v", name, err)
+			return fmt.Errorf("%s: the errno is lost: %w", name, err)
 		case !errors.As(err, &oe) || oe.Option != reuse.Port || !errors.As(err, &ne):
-			return fmt.Errorf("%s: the option is not named: %v", name, err)
+			return fmt.Errorf("%s: the option is not named: %w", name, err)
 		case errors.Is(err, errors.ErrUnsupported) != unsupported:
-			return fmt.Errorf("%s: ErrUnsupported: %v", name, err)
+			return fmt.Errorf("%s: ErrUnsupported: %w", name, err)
 		}
 		if err := use(reuse.Config{Port: reuse.Prefer}); (err == nil) != unsupported {
-			return fmt.Errorf("%s: Prefer forgives only what is unsupported: %v", name, err)
+			return fmt.Errorf("%s: Prefer forgives only what is unsupported: %w", name, err)
 		}
 		if after := openFiles(); after != before {
 			return fmt.Errorf("%s: %d descriptors, were %d", name, after, before)
@@ -72,11 +72,11 @@ func refused(args []string, _ *bufio.Scanner, out io.Writer) error {
 	}
 	// Off needs the option only where it is there to be cleared.
 	if err := bind(ctx, reuse.Config{Port: reuse.Off}, "tcp4", "127.0.0.1:0"); (err == nil) != unsupported {
-		return fmt.Errorf("Off: %v", err)
+		return fmt.Errorf("Off: %w", err)
 	}
 	err = reuse.Port.Supported()
 	if !errors.Is(err, errno) || errors.Is(err, errors.ErrUnsupported) != unsupported {
-		return fmt.Errorf("Supported: %v", err)
+		return fmt.Errorf("Supported: %w", err)
 	}
 	return nil
 }
@@ -91,7 +91,7 @@ func filtered(_ []string, _ *bufio.Scanner, out io.Writer) error {
 	fmt.Fprintln(out, "refusing")
 	err := reuse.Port.Supported()
 	if !errors.Is(err, unix.ENOSYS) || errors.Is(err, errors.ErrUnsupported) {
-		return fmt.Errorf("without a socket: %v", err)
+		return fmt.Errorf("without a socket: %w", err)
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ func packets(args []string, in *bufio.Scanner, out io.Writer) error {
 				return fmt.Errorf("socket %d: %w", i, err)
 			}
 			if got, err := reuse.Inspect(p.(syscall.Conn)); err != nil || get(got, reuse.Option(o)) != reuse.On {
-				return fmt.Errorf("socket %d: %v is not On: %v %v", i, reuse.Option(o), got, err)
+				return fmt.Errorf("socket %d: %v is not On: %v %w", i, reuse.Option(o), got, err)
 			}
 			ports[i] = portOf(p.LocalAddr())
 		}

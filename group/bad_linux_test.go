@@ -112,7 +112,7 @@ func TestBadInput(t *testing.T) {
 		files, goroutines := openFiles(), runtime.NumGoroutine()
 		for range 3 {
 			err := tt.call()
-			if want, ok := tt.want.(*net.AddrError); ok {
+			if want := (*net.AddrError)(nil); errors.As(tt.want, &want) {
 				require.ErrorAs(t, err, &want, name)
 				continue
 			}

@@ -99,7 +99,7 @@ func (k *lock) serve() {
 		k.waiting = append(k.waiting, c)
 		status := k.status
 		k.mu.Unlock()
-		c.SetWriteDeadline(time.Now().Add(time.Second))
+		_ = c.SetWriteDeadline(time.Now().Add(time.Second)) // if that fails, so does what follows
 		fmt.Fprintln(c, status)
 	}
 }

@@ -585,7 +585,7 @@ func packetLimit(_ []string, in *bufio.Scanner, out io.Writer) error {
 		}
 		_, err = group.Config{Size: 100}.ListenPacket(context.Background(), "udp4", first.LocalAddr().String())
 		if !errors.Is(err, syscall.EMFILE) {
-			return fmt.Errorf("100 sockets with 64 descriptors: %v", err)
+			return fmt.Errorf("100 sockets with 64 descriptors: %w", err)
 		}
 		after, err := os.ReadDir("/proc/self/fd")
 		if err != nil {

@@ -27,8 +27,9 @@ const (
 
 func stmt(code uint16, k uint32) unix.SockFilter { return unix.SockFilter{Code: code, K: k} }
 
-func jump(code uint16, k uint32, t, f uint8) unix.SockFilter {
-	return unix.SockFilter{Code: unix.BPF_JMP | code, K: k, Jt: t, Jf: f}
+// unless skips n statements unless the accumulator has a value.
+func unless(value uint32, n uint8) unix.SockFilter {
+	return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: value, Jf: n}
 }
 
 func ret(index uint32) unix.SockFilter { return stmt(unix.BPF_RET|unix.BPF_K, index) }
@@ -58,7 +59,7 @@ func choose(indexes []uint32) (program, error) {
 		return nil, fmt.Errorf("group: %w: %d members are too many to steer to", errors.ErrUnsupported, n)
 	}
 	for i, index := range indexes {
-		p = append(p, jump(unix.BPF_JEQ|unix.BPF_K, uint32(i), 0, 1), ret(index))
+		p = append(p, unless(uint32(i), 1), ret(index))
 	}
 	return append(p, ret(indexes[0])), nil
 }
@@ -71,12 +72,12 @@ func (p program) except(port uint16, index uint32) program {
 	return append(program{
 		stmt(unix.BPF_LD|unix.BPF_B|unix.BPF_ABS, networkHeader),
 		stmt(unix.BPF_ALU|unix.BPF_AND|unix.BPF_K, 0xf0),
-		jump(unix.BPF_JEQ|unix.BPF_K, 0x60, 0, 2), // the version
+		unless(0x60, 2), // the version
 		stmt(unix.BPF_LD|unix.BPF_H|unix.BPF_ABS, networkHeader+40),
-		jump(unix.BPF_JA, 2, 0, 0),
+		stmt(unix.BPF_JMP|unix.BPF_JA, 2),
 		stmt(unix.BPF_LDX|unix.BPF_B|unix.BPF_MSH, networkHeader), // IPv4: the header's length
 		stmt(unix.BPF_LD|unix.BPF_H|unix.BPF_IND, networkHeader),
-		jump(unix.BPF_JEQ|unix.BPF_K, uint32(port), 0, 1),
+		unless(uint32(port), 1),
 		ret(index),
 	}, p...)
 }

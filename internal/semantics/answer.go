@@ -171,7 +171,7 @@ func as(known Known, a Answer) Answer {
 
 // listens is System.listen where listen tests nothing that bind has not.
 func listens(known Known) func(a, b Binding) Answer {
-	return func(a, b Binding) Answer {
+	return func(Binding, Binding) Answer {
 		return Answer{Rule: Rule{"listen", "listen does not look at other sockets."}, Known: known}
 	}
 }

@@ -78,10 +78,10 @@ func wasip1() System {
 func plan9() System {
 	return System{
 		name: "plan9", title: "Plan 9",
-		second: func(a, b Binding) Answer {
+		second: func(Binding, Binding) Answer {
 			return notKnown("not known", "The kernel's rule has not been read.")
 		},
-		listen: func(a, b Binding) Answer {
+		listen: func(Binding, Binding) Answer {
 			return notKnown("not known", "The kernel's rule has not been read.")
 		},
 		traffic: nobodyKnows, connect: connects, sameTuple: Answer{Rule: Rule{"tuple", "Not known."}},
