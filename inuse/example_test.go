@@ -1,44 +1,50 @@
 package inuse_test
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"log"
-	"net"
+	"net/netip"
 
-	"example.com/reuse"
 	"example.com/reuse/inuse"
 )
 
-// A server that says why it cannot start.
-func ExampleExplain() {
-	ctx, c := context.Background(), reuse.Config{}
-	l, err := c.Listen(ctx, "tcp", ":8080")
-	if err != nil {
-		if report, e := inuse.Explain(ctx, c, err); e == nil {
-			log.Print(report)
-		}
-		log.Fatal(err)
+func ExampleHolder_String() {
+	h := inuse.Holder{
+		Network: "tcp4",
+		Local:   netip.MustParseAddrPort("0.0.0.0:8080"),
+		State:   "LISTEN",
+		UID:     33,
+		PID:     4211001,
+		Command: "nginx",
 	}
-	defer l.Close()
+	fmt.Println(h)
+	// Output: pid 4211001 (nginx), listening on 0.0.0.0:8080 (socket of uid 33)
 }
 
-// Who has the port of this program's own listener?
-func ExampleHolders() {
-	ctx := context.Background()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		log.Fatal(err)
+// A Report is printed as it is, or what is needed of it.
+func ExampleReport_String() {
+	r := &inuse.Report{
+		Network: "tcp4",
+		Address: "127.0.0.1:8080",
+		Holders: []inuse.Holder{{
+			Network: "tcp4",
+			Local:   netip.MustParseAddrPort("0.0.0.0:8080"),
+			State:   "LISTEN",
+			UID:     33,
+			PID:     4211001,
+			Command: "nginx",
+		}},
+		Reason: "Somebody listens there.",
+		Advice: []string{"Stop pid 4211001 (nginx).", "Choose another port."},
 	}
-	defer l.Close()
-	holders, err := inuse.Holders(ctx, "tcp4", l.Addr().String())
-	if errors.Is(err, errors.ErrUnsupported) {
-		return // not shown on this system
-	} else if err != nil {
-		log.Fatal(err)
-	}
-	for _, h := range holders {
-		fmt.Println(h) // "this process, pid 4211 (server, uid 1000), listening on 127.0.0.1:41873"
-	}
+	fmt.Print(r)
+	// Output:
+	// tcp4 127.0.0.1:8080
+	//
+	// STATE   LOCAL         REMOTE  UID  PID      COMMAND
+	// LISTEN  0.0.0.0:8080  -       33   4211001  nginx
+	//
+	// Somebody listens there.
+	//
+	// - Stop pid 4211001 (nginx).
+	// - Choose another port.
 }

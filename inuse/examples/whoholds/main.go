@@ -16,84 +16,74 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/signal"
 	"strconv"
 	"strings"
 
 	"example.com/reuse"
+	"example.com/reuse/internal/term"
 	"example.com/reuse/inuse"
 )
 
-const usage = `Usage: whoholds [-network tcp] [-json] ADDRESS
+const help = `Usage: go run ./examples/whoholds [-network tcp] [-json] ADDRESS
 
-Shows which sockets overlap an address such as 127.0.0.1:8080
-or :8080, listening or not, and whose they are; by which rule
-of the kernel they would refuse another one; and with which
-reuse.Config that one would be let in. It binds nothing.
+Shows which sockets overlap an address such as 127.0.0.1:8080 or :8080,
+listening or not, and whose they are; by which rule of the kernel they would
+refuse another one; and with which reuse.Config that one would be let in. It
+binds nothing.
 
-Exit status: 0 if the address is held, 1 if it is free, 2 if
-that could not be found out.
+Systems: on Linux it sees the sockets of its network namespace, and the
+processes of its own user, or as root of all. It works on Windows too, on macOS
+and FreeBSD with lsof installed, and on NetBSD and OpenBSD, where no processes
+are seen.
 
-On Linux it sees the sockets of its network namespace, and
-the processes of its own user, or as root of all. It works
-on Windows too, on macOS and FreeBSD with lsof installed, and
-on NetBSD and OpenBSD, where no processes are seen.
+Exit status: 0 if the address is held
+  1    if it is free
+  2    if that could not be found out
+  130  if it was interrupted
+  (go run makes 1 of all but 0, so a script builds the program first)
 
+Examples:
+  go run ./examples/whoholds 127.0.0.1:8080
+  go run ./examples/whoholds -network udp :53
+  go run ./examples/whoholds -json 8080
 `
 
-const (
-	held = iota
-	free
-	failed
-)
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+func run(args []string, stdout, stderr io.Writer) int {
+	held, err := whoholds(args, stdout)
+	if err == nil && !held {
+		return term.No
+	}
+	return term.Exit("whoholds", err, stderr)
 }
 
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+func whoholds(args []string, stdout io.Writer) (held bool, err error) {
 	flags := flag.NewFlagSet("whoholds", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() {
-		fmt.Fprint(flags.Output(), usage)
-		flags.PrintDefaults()
-	}
 	network := flags.String("network", "tcp", "`network` of the address: tcp or udp, tcp4, udp6, ...")
-	program := flags.Bool("json", false, "print JSON, for a program")
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		return held
-	} else if err != nil {
-		return failed
+	program := flags.Bool("json", false, "print a line of JSON, for a program")
+	if err := term.Parse(flags, help, args, stdout); err != nil {
+		return false, err
 	}
 	if flags.NArg() != 1 {
-		fmt.Fprintln(stderr, "whoholds: one address is wanted, such as 127.0.0.1:8080; try -h")
-		return failed
+		return false, term.Mistake("one address is wanted, such as 127.0.0.1:8080")
 	}
 	at := address{*network, flags.Arg(0)}
 	if _, err := strconv.ParseUint(at.text, 10, 16); err == nil { // a port
 		at.text = ":" + at.text
 	}
 	question := &net.OpError{Op: "listen", Net: *network, Addr: at}
-	report, err := inuse.Explain(ctx, reuse.Config{}, question)
+	report, err := inuse.Explain(context.Background(), reuse.Config{}, question)
 	if err != nil {
-		fmt.Fprintf(stderr, "whoholds: %s\n", strings.Trim(strconv.QuoteToGraphic(err.Error()), `"`))
-		return failed
+		// It may hold what a terminal would obey.
+		return false, errors.New(strings.Trim(strconv.QuoteToGraphic(err.Error()), `"`))
 	}
 	if *program {
 		err = printJSON(stdout, report)
 	} else {
 		_, err = fmt.Fprint(stdout, report)
 	}
-	if err != nil {
-		fmt.Fprintf(stderr, "whoholds: %v\n", err)
-		return failed
-	}
-	if len(report.Holders) == 0 {
-		return free
-	}
-	return held
+	return len(report.Holders) > 0, err
 }
 
 // An address is a net.Addr that is not resolved yet.

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"example.com/reuse/internal/term"
 	"example.com/reuse/internal/testproc"
 )
 
@@ -22,7 +23,7 @@ func TestOutput(t *testing.T) {
 		return
 	}
 	stdout, stderr, status := example(t, "127.0.0.1:8080")
-	assert.Equal(t, free, status, stderr)
+	assert.Equal(t, term.No, status, stderr)
 	assert.Equal(t, "tcp 127.0.0.1:8080\n\nNothing that is visible overlaps 127.0.0.1:8080.\n", stdout)
 
 	require.NoError(t, os.WriteFile("/proc/self/comm", []byte("server"), 0))
@@ -31,7 +32,7 @@ func TestOutput(t *testing.T) {
 	defer l.Close()
 	pid, uid := strconv.Itoa(os.Getpid()), strconv.Itoa(os.Getuid())
 	stdout, stderr, status = example(t, "-network", "tcp4", "127.0.0.1:8080")
-	assert.Equal(t, held, status, stderr)
+	assert.Equal(t, term.OK, status, stderr)
 	assert.Equal(t, "tcp4 127.0.0.1:8080\n\n"+
 		"STATE   LOCAL         REMOTE  UID  "+fmt.Sprintf("%-*s", len(pid)+2, "PID")+"COMMAND\n"+
 		"LISTEN  0.0.0.0:8080  -       "+fmt.Sprintf("%-5s", uid)+pid+"  server\n\n"+
@@ -44,7 +45,7 @@ func TestOutput(t *testing.T) {
 
 	require.NoError(t, os.WriteFile("/proc/self/comm", []byte("\x1b[2J\u202e\u009b"), 0))
 	stdout, stderr, status = example(t, "-json", "8080")
-	assert.Equal(t, held, status, stderr)
+	assert.Equal(t, term.OK, status, stderr)
 	for _, c := range stdout {
 		assert.True(t, c == '\n' || c >= ' ' && c < 0x7f, "%U", c)
 	}
