@@ -61,8 +61,9 @@ type rest struct {
 
 // leave brings the rest of a socket on a port to its state. It returns false if the
 // kernel has kept a whole socket in FIN-WAIT-2: where the ACK of the FIN comes while
-// close still holds the socket, it becomes no TIME_WAIT one, and has its user still.
-// That was seen 2 times in some thousands, in machines that were emulated and busy.
+// the socket is held, it becomes no TIME_WAIT one (tcp_rcv_state_process), and counts
+// as its user's still. It was so with 2 of some thousands, in machines that were
+// emulated and busy.
 func (r rest) leave(t *testing.T, port uint16) bool {
 	t.Helper()
 	if r.binding.Dialed {
