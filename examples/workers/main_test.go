@@ -97,6 +97,7 @@ func TestWorkers(t *testing.T) {
 	r := parseReport(t, out)
 	if r.failed > 0 {
 		assert.Equal(t, term.No, status)
+		assert.Equal(t, fmt.Sprintf("workers: %s failed\n", term.Count(r.failed, "connection")), stderr)
 	} else {
 		assert.Equal(t, term.OK, status)
 		assert.Empty(t, stderr)
