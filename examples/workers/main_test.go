@@ -146,6 +146,7 @@ func TestHelp(t *testing.T) {
 	assert.Equal(t, term.OK, status)
 	assert.Empty(t, stderr)
 	testproc.Help(t, "workers", out, "address address", "connections number", "json", "n number")
+	testproc.Lost(t, run, "-h")
 }
 
 func TestJSON(t *testing.T) {
@@ -279,4 +280,12 @@ func TestReportAddsUp(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestOutputLost(t *testing.T) {
+	t.Parallel()
+	skipUnshared(t)
+	needProcesses(t)
+	testproc.Lost(t, run, "-connections=10")
+	testproc.Lost(t, run, "-connections=10", "-json")
 }
