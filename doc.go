@@ -5,15 +5,19 @@
 //
 //	l, err := reuse.Config{PortLB: reuse.On}.Listen(ctx, "tcp4", ":8080")
 //
-// The listeners, packet connections and connections are those of package net.
-// Options are set before the bind, by the Control function of a
-// [net.ListenConfig] or [net.Dialer] (after it only for UDP with port 0 on Linux,
-// see [Config.ListenPacket]); with one of your own, use
-// [Config.ListenConfig] and [Config.Dialer].
+// The listeners, packet connections and connections are those of package net. To add
+// the options to a [net.ListenConfig] or [net.Dialer] of your own, use
+// [Config.ListenConfig] and [Config.Dialer]. Options are set before the bind, by
+// a Control function; after it only for UDP with port 0 on Linux, see
+// [Config.ListenPacket].
 //
 // An option that is On is in force, or the call fails with an [OptionError] that
 // names the option and the system. Nothing is replaced by something similar; to
 // do without an option where it is missing, ask for [Prefer].
+//
+// Package [example.com/reuse/group] hands an address from one process to the next
+// without losing a connection. The module example.com/reuse/inuse says who holds an
+// address that is in use.
 //
 // # When not to use it
 //
@@ -23,31 +27,35 @@
 //
 // # What each system has
 //
-//		                    Addr  Port  PortLB  Exclusive  DeferPort
-//		Linux, Android      yes   yes   yes     yes        yes
-//		FreeBSD             yes   yes   (1)     -          -
-//		DragonFly           yes   yes   (2)     -          -
-//		OpenBSD, NetBSD     yes   yes   -       (3)        -
-//		macOS, iOS          yes   yes   -       (3)        -
-//		Solaris             yes   yes   (4)     yes        -
-//		illumos             yes   -     -       yes        -
-//		AIX                 yes   yes   -       -          -
-//		Windows             yes   -     -       yes        yes
-//		js, wasip1, Plan 9  -     -     -       -          -
+//	                    Addr  Port  PortLB  Exclusive  DeferPort
+//	Linux, Android      yes   yes   yes     yes        yes
+//	FreeBSD             yes   yes   (1)     -          -
+//	DragonFly           yes   yes   (2)     -          -
+//	OpenBSD, NetBSD     yes   yes   -       (3)        -
+//	macOS, iOS          yes   yes   -       (3)        -
+//	Solaris             yes   yes   (4)     yes        -
+//	illumos             yes   -     -       yes        -
+//	AIX                 yes   yes   -       -          -
+//	Windows             yes   -     -       yes        yes
+//	js, wasip1, Plan 9  -     -     -       -          -
 //
-//	 1. not for a dual-stack address, as in Listen(ctx, "tcp", ":80")
-//	 2. for IPv4
-//	 3. for a specific address, not for a wildcard one
-//	 4. from Solaris 11.4 on
+// Where a number stands, it is not for every socket:
+//
+//  1. not for a dual-stack address, as in Listen(ctx, "tcp", ":80")
+//  2. for IPv4
+//  3. for a specific address, not for a wildcard one
+//  4. from Solaris 11.4 on
 //
 // Where a "-" stands, On is an error that [errors.Is] finds as
-// [errors.ErrUnsupported]. The fields of [Config] say which option each one is.
-// How this is known stands with each field of [Config] and below: measured on a
-// running kernel of that version, read in the kernel's source, or the vendor's
-// document. [Option.Supported] asks the running system. What becomes of every pair
-// of binds, with all that is known of each system, is in docs/semantics.md, which
-// is made from the rules in internal/semantics; docs/claims.md weighs what is widely
-// said of these options.
+// [errors.ErrUnsupported]. [Option.Supported] asks the running system.
+//
+// Which option each field is on which system, and what it does there, stands with the
+// fields of [Config]; below is what two sockets on one port may do. What was measured,
+// was measured on a running kernel of that version; the rest is from the kernel's
+// source or from the vendor's document. Every pair of binds, and all else that is
+// known of each system, is in docs/semantics.md, which is made from the rules in
+// internal/semantics. What is widely said of these options is weighed in
+// docs/claims.md.
 //
 // # Linux, Android
 //
@@ -86,40 +94,63 @@
 // a specific address, so no address is exclusive.
 //
 // In a SO_REUSEPORT_LB group the 257th socket binds and gets nothing, without an
-// error (source). On 14.0 a TCP socket that is bound but does not listen gets its share too,
-// and refuses it; Listen leaves no time between the two.
+// error (source). On 14.0 a TCP socket that is bound but does not listen gets its
+// share too, and refuses it; Listen leaves no time between the two.
 //
-// # OpenBSD, NetBSD, DragonFly, macOS, iOS
+// # OpenBSD
 //
-// The rules for one user and one family are FreeBSD's without SO_REUSEPORT_LB
-// (measured on NetBSD 7.99; source: OpenBSD 7.8, DragonFly 5.9, xnu-11417). Only
-// DragonFly spreads connections, on IPv4. A newcomer with SO_REUSEPORT gets every new connection on NetBSD and
-// OpenBSD, and on macOS on a specific address; on a wildcard address the oldest
-// socket keeps them on macOS.
+// The rules for one family are FreeBSD's without SO_REUSEPORT_LB. Another user's bind
+// is refused whatever overlaps. With SO_REUSEPORT the socket bound last gets every new
+// connection (source: 7.8).
+//
+// # NetBSD
+//
+// The rules for one user and one family are FreeBSD's without SO_REUSEPORT_LB. On
+// IPv4 another user's bind is refused, except for a wildcard beside a wildcard with
+// SO_REUSEPORT on both; on IPv6 no user is checked. With SO_REUSEPORT the socket bound
+// last gets every new connection (measured on 7.99).
+//
+// # DragonFly
+//
+// The rules for one family are FreeBSD's without SO_REUSEPORT_LB. Another user's bind
+// is refused whatever overlaps. SO_REUSEPORT spreads connections, on IPv4 only
+// (source: 5.9).
+//
+// # macOS, iOS
+//
+// The rules for one user and one family are FreeBSD's without SO_REUSEPORT_LB. Another
+// user's bind is refused, except for a wildcard beside a wildcard with SO_REUSEPORT on
+// both, or where the first has SO_REUSESHAREUID. With SO_REUSEPORT a newcomer on
+// a specific address gets every new connection; on a wildcard address the oldest
+// socket keeps them (source: xnu-11417).
 //
 // # Windows
 //
-// Package net sets nothing on listeners. A listener on a wildcard address may have
-// the traffic of a specific one taken by another socket of the same user, and with
-// SO_REUSEADDR on both, of any: a service sets Exclusive. Where it is in the way of
-// another socket, that one's bind fails with WSAEACCES or WSAEADDRINUSE
-// (Microsoft, "Using SO_REUSEADDR and SO_EXCLUSIVEADDRUSE"). Whether an exclusive
-// port can be bound again while connections of the old listener are open is
-// disputed: Microsoft says no, two measurements say yes.
+// Package net sets nothing on listeners. Another socket of the same user may take the
+// traffic of a specific address from a listener on a wildcard one without any option.
+// With SO_REUSEADDR on both, any user's may take the traffic of any address. So
+// a service sets Exclusive. Where that is in the way of another socket, the other's
+// bind fails with WSAEACCES or WSAEADDRINUSE (Microsoft, "Using SO_REUSEADDR and
+// SO_EXCLUSIVEADDRUSE"). Whether an exclusive port can be bound again while
+// connections of the old listener are open is disputed: Microsoft says no, two
+// measurements say yes.
 //
 // # Solaris, illumos
 //
 // A TCP socket with SO_REUSEADDR may bind beside a wildcard or specific one, but
 // not the same address while another is bound to it; a UDP socket may always. Only
-// the newcomer's option counts, and no user is checked (source: illumos tcp_bindi,
-// udp_do_bind). SO_EXCLBIND on either side forbids all of that, also while
-// connections are open.
+// the newcomer's option counts, and no user is checked. SO_EXCLBIND on either side
+// forbids all of that, also while connections are open (source: illumos tcp_bindi,
+// udp_do_bind; Solaris inferred from it).
 //
-// # AIX, js, wasip1, Plan 9
+// # AIX
 //
-// On AIX SO_REUSEPORT gives every connection to the first listener unless
-// the administrator has set soreuseport_lb. js, wasip1 and Plan 9 have no socket
-// options: what is On fails.
+// SO_REUSEPORT gives every connection to the first listener unless the administrator
+// has set soreuseport_lb (IBM's support page).
+//
+// # js, wasip1, Plan 9
+//
+// There are no socket options: what is On fails.
 package reuse
 
 //go:generate go run ./internal/docs

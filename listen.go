@@ -37,12 +37,12 @@ func (c Config) Listen(ctx context.Context, network, address string) (net.Listen
 // "udp", "udp4", "udp6", or "unixgram" or an "ip" network, where every option
 // that is On is unsupported. Errors are as for [Config.Listen].
 //
-// With port 0 the socket never gets a port that another socket of this address
-// has, whichever of Addr, Port and PortLB is On or Prefer: on Linux, where the kernel would give that out to
-// sockets that share, the socket binds first and shares afterwards. The other
-// kernels look for a free port by themselves (measured on FreeBSD 14.0 and NetBSD
-// 7.99, from source on OpenBSD, DragonFly, macOS and illumos; not known for AIX,
-// and for Windows with Addr On).
+// With port 0 the socket never gets a port that another socket of this address has,
+// whichever of Addr, Port and PortLB is On or Prefer. Linux would give that out to
+// sockets that share, so there the socket binds first and shares afterwards. The
+// other kernels look for a free port by themselves (measured on FreeBSD 14.0 and
+// NetBSD 7.99, from source on OpenBSD, DragonFly, macOS and illumos; not known for
+// AIX, and for Windows with Addr On).
 func (c Config) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
 	if err := c.ready(network, address, false); err != nil {
 		return nil, opError("listen", network, err)

@@ -365,13 +365,13 @@ var (
 	// ErrConflict is wrapped by the error for a Config that contradicts itself.
 	ErrConflict = errors.New("contradictory options")
 
-	// ErrTupleInUse is wrapped by the error of [Config.Dial] if a connection from
+	// ErrTupleInUse is wrapped by the error of Config.Dial if a connection from
 	// that local address and port to that remote address and port exists already,
 	// perhaps in TIME_WAIT. The errno, which differs from system to system, can be
 	// found too.
 	ErrTupleInUse = errors.New("a connection with these two addresses exists already")
 
-	// ErrSelfDial is wrapped by the error of [Config.Dial] if the socket was
+	// ErrSelfDial is wrapped by the error of Config.Dial if the socket was
 	// connected to itself, which a kernel permits when the local and the remote
 	// address are the same; Linux does even if somebody listens there and shares
 	// the port (measured, 6.18).

@@ -12,52 +12,34 @@
 //	err = srv.Shutdown(ctx)
 //
 // Drain comes before Shutdown: a server of net/http that is shutting down drops the
-// requests that it has accepted and not yet read.
+// requests that it has accepted and not yet read. The Example below waits for those
+// in between.
 //
-// A [PacketGroup] does the same for UDP.
+// A [PacketGroup] does the same for UDP, on Linux.
 //
 // # Why connections are lost otherwise
 //
 // The kernel gives a new connection to a listener when its SYN arrives. When
 // a listener closes, the kernel resets the connections that are queued on it and
 // drops the handshakes that are under way, even if other listeners share the
-// address. TakeOver sends new connections past the listeners of the old process,
-// with a classic BPF program on the group of sharing sockets, which needs no
-// privilege. Drain then waits for the handshakes that began before, and for the
-// queues to be empty, and closes.
+// address.
 //
-// # Other systems
+// # What it needs
 //
-// On FreeBSD, OpenBSD and NetBSD, and on macOS for a specific address, the listener
-// that is bound last gets every new connection if all of them have Port, so whoever
-// listens has taken over. TakeOver makes sure that it is so, and Drain waits likewise.
-// A group's other listeners are idle there. Set Config.Socket to Port: On; FreeBSD's
-// PortLB spreads connections over old and new listeners, and nothing steers them.
-// Measured on FreeBSD 14.0 with one processor: with Port the old listener, closed 100 ms
-// after the new one listened, lost 0 of 6,696 connections, with PortLB 114 of 3,733. The
-// others: read in their sources, and who gets the connections also measured on NetBSD
-// 7.99. FreeBSD before 14 is like macOS.
+// The processes belong to one user and are in one network namespace, and they listen
+// on the same address: ":8080" and "127.0.0.1:8080" are two groups. They need no
+// privilege and no common parent. Somebody tells the old process when TakeOver has
+// returned in the new one; how is the caller's affair. The zero [Config] is for Linux;
+// elsewhere see below.
 //
-// What remains there: a new socket gets the connections from its bind on, and between
-// that and listen, some microseconds, it refuses them (FreeBSD, measured) or leaves them
-// to be tried again (NetBSD, measured); so open few listeners. In rare moments these
-// kernels choose an older listener after all: FreeBSD on a wildcard address when a lock
-// is contended, OpenBSD when it enlarges a table (both source).
+// # Linux
 //
-// DragonFly gives the queue of a listener that closes, and its handshakes, to another
-// that shares the address (source, 3.6 and later): close the old one when the new one
-// listens. Elsewhere nothing is known that could hand over; groups can be opened,
-// served and closed wherever the kernel lets listeners share an address.
+// TakeOver sends new connections past the listeners of the old process, with a classic
+// BPF program on the group of sharing sockets. Drain then waits for the handshakes
+// that began before, and for the queues to be empty, and closes.
 //
-// # What cannot be promised
-//
-// Connections that a process has accepted, or that are queued on it, when it is
-// killed; handshakes slower than Config.Handshake; an old process that closes
-// without Drain; anything, if another program of the same user changes the
-// steering, or another user binds beside it in several steps, which Linux admits and
-// by which it can keep a successor from listening (see the field Exclusive of
-// reuse.Config). While one process hands over to the next, connections are not spread
-// evenly.
+// Before Linux 5.7 a listener cannot be hidden from new connections in the
+// instant when it closes: 0.2 to 0.6% of closes under load lost one there.
 //
 // Linux has a bug here (CVE-2026-52910, from 4.5 on): when a program is replaced or
 // detached, the old one is freed while another processor may be running it. TakeOver
@@ -66,8 +48,51 @@
 // 6.18.44. Debian has mended it in 5.10.259, 6.1.176 and 6.12.94 (its changelogs); for
 // other kernels see who makes them.
 //
-// Before Linux 5.7 a listener cannot be hidden from new connections in the
-// instant when it closes: 0.2 to 0.6% of closes under load lost one there.
+// # FreeBSD, OpenBSD, NetBSD, macOS
+//
+// The listener that is bound last gets every new connection if all of them have Port,
+// so whoever listens has taken over: on FreeBSD from 14 on, OpenBSD and NetBSD, and
+// for a specific address on macOS and on FreeBSD before 14. TakeOver makes sure that
+// it is so, and Drain waits likewise. A group's other listeners are idle.
+//
+//	g, err := group.Config{Socket: reuse.Config{Port: reuse.On}, Size: 1}.Listen(ctx, "tcp", ":8080")
+//
+// The processes must have the same directory for temporary files ([os.TempDir]), where
+// they leave word of who has taken over.
+//
+// FreeBSD's PortLB spreads connections over old and new listeners, and nothing steers
+// them. Measured on FreeBSD 14.0 with one processor: with Port the old listener, closed
+// 100 ms after the new one listened, lost 0 of 6,696 connections, with PortLB 114 of
+// 3,733. The others were read in their sources, and who gets the connections was
+// also measured on NetBSD 7.99.
+//
+// What remains: a new socket gets the connections from its bind on, and between that
+// and listen, some microseconds, it refuses them (FreeBSD, measured) or leaves them to
+// be tried again (NetBSD, measured); so open few listeners. In rare moments these
+// kernels choose an older listener after all: FreeBSD on a wildcard address when a lock
+// is contended, OpenBSD when it enlarges a table (both source).
+//
+// # DragonFly
+//
+// The kernel gives the queue of a listener that closes, and its handshakes, to another
+// that shares the address (source, 3.6 and later): close the old one when the new one
+// listens. TakeOver is unsupported.
+//
+// # Other systems
+//
+// Nothing is known that could hand over: TakeOver is unsupported. Groups can be opened,
+// served and closed wherever the kernel lets listeners share an address.
+//
+// # What cannot be promised
+//
+//   - Connections that a process has accepted, or that are queued on it, when it is
+//     killed.
+//   - Handshakes slower than Config.Handshake.
+//   - An old process that closes without Drain.
+//   - Anything, if another program of the same user changes the steering, or another
+//     user binds beside it in several steps, which Linux admits and by which it can
+//     keep a successor from listening (see the field Exclusive of [reuse.Config]).
+//   - An even spread of the connections while one process hands over to the next.
 package group
 
 import (
@@ -105,7 +130,7 @@ type Config struct {
 	// 10 to 20 ms, and gives the connections to listeners on which somebody waits in
 	// Accept. Otherwise the kernel goes on to give a stalled listener its share, and
 	// those clients wait. It costs a look at each queue every 10 ms. Unix only;
-	// elsewhere Listen fails with [errors.ErrUnsupported]. ListenPacket does not use it.
+	// elsewhere Listen fails with errors.ErrUnsupported. ListenPacket does not use it.
 	Rescue bool
 }
 
@@ -353,7 +378,7 @@ func (g *Group) Close() error {
 // listened last calls it, and nobody waits.
 //
 // An error means that nothing is steered. It wraps [errors.ErrUnsupported] where the
-// kernel does not let new connections be steered (see Other systems above);
+// kernel does not let new connections be steered (see the package comment);
 // [net.ErrClosed] after Drain or Close; [os.ErrInvalid] if there are fewer listeners
 // than members, as far as that can be seen, or the group has more.
 func (g *Group) TakeOver(ctx context.Context, members int) error {

@@ -195,6 +195,7 @@ func TestFlags(t *testing.T) {
 	assert.Equal(t, term.OK, status)
 	assert.Empty(t, stderr)
 	testproc.Help(t, "exclusive", stdout, "address address", "json")
+	testproc.Lost(t, run, "-h")
 }
 
 func TestJSON(t *testing.T) {
@@ -298,4 +299,13 @@ func TestOtherProcessEnds(t *testing.T) {
 	assert.Equal(t, outcome{Result: bound}, o)
 	require.NoError(t, other.Close())
 	assert.Empty(t, stderr.String())
+}
+
+// It is not parallel for the reason that is said at TestNotExclusive.
+func TestOutputLost(t *testing.T) {
+	if !supported(t, "127.0.0.1:0") {
+		t.Skip("no address can be exclusive here")
+	}
+	testproc.Lost(t, run)
+	testproc.Lost(t, run, "-json")
 }

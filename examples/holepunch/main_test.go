@@ -82,6 +82,7 @@ func TestFlags(t *testing.T) {
 	assert.Equal(t, term.OK, status)
 	assert.Empty(t, stderr)
 	testproc.Help(t, "holepunch", stdout)
+	testproc.Lost(t, run, "-h")
 }
 
 func TestNarrow(t *testing.T) {
@@ -90,4 +91,12 @@ func TestNarrow(t *testing.T) {
 	cmd.Env = append(cmd.Env, "COLUMNS=40")
 	stdout, _, _ := testproc.Run(t, cmd)
 	testproc.Narrow(t, 40, stdout)
+}
+
+func TestOutputLost(t *testing.T) {
+	t.Parallel()
+	if err := reuse.Port.Supported(); err != nil {
+		t.Skip(err)
+	}
+	testproc.Lost(t, run)
 }

@@ -225,6 +225,7 @@ func TestFlags(t *testing.T) {
 	assert.Equal(t, term.OK, status)
 	assert.Empty(t, stderr)
 	testproc.Help(t, "matrix", stdout, "html file", "json", "os name", "two", "uid N")
+	testproc.Lost(t, run, "-h")
 }
 
 // What says something is as wide as the screen, if the tables fit it.
@@ -531,4 +532,10 @@ func TestErrorNames(t *testing.T) {
 		assert.Zero(t, status, stderr)
 		assert.Contains(t, stdout, want)
 	}
+}
+
+func TestOutputLost(t *testing.T) {
+	t.Parallel()
+	testproc.Lost(t, run, "-os", "linux")
+	testproc.Lost(t, run, "-os", "linux", "-json")
 }

@@ -257,6 +257,7 @@ func TestHelp(t *testing.T) {
 	assert.Empty(t, stderr)
 	testproc.Help(t, "restart", out, "address address", "clients number", "duration time", "json", "keepalive number",
 		"listeners number", "mode mode", "network network", "rate connections", "restarts number")
+	testproc.Lost(t, run, "-h")
 }
 
 func TestBadFlags(t *testing.T) {
@@ -419,4 +420,11 @@ func TestBusy(t *testing.T) {
 	go func() { waited <- b.wait(t.Context()) }()
 	b.track(two, http.StateClosed)
 	assert.NoError(t, <-waited)
+}
+
+func TestOutputLost(t *testing.T) {
+	t.Parallel()
+	testproc.Command(t) // which skips where there are no processes
+	testproc.Lost(t, run, "-restarts=1", "-duration=10ms", "-clients=1", "-rate=100")
+	testproc.Lost(t, run, "-restarts=1", "-duration=10ms", "-clients=1", "-rate=100", "-json")
 }

@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -51,8 +52,10 @@ func showRestarts(o options, stdout, stderr io.Writer) (err error) {
 	if errors.Is(err, context.Canceled) {
 		return term.ErrInterrupted
 	}
-	if err != nil {
-		return fmt.Errorf("%w (is the loopback interface up? without -address the system chooses a port)", err)
+	if err != nil && strings.HasSuffix(o.address, ":0") {
+		return fmt.Errorf("%w (is the loopback interface up, with its address?)", err)
+	} else if err != nil {
+		return fmt.Errorf("%w (without -address the system chooses a port)", err)
 	}
 	s.introduce()
 

@@ -214,4 +214,12 @@ func TestFlags(t *testing.T) {
 	assert.Equal(t, term.OK, status)
 	assert.Empty(t, stderr)
 	testproc.Help(t, "timewait", stdout, "json")
+	testproc.Lost(t, run, "-h")
+}
+
+func TestOutputLost(t *testing.T) {
+	t.Parallel()
+	testproc.Command(t) // which skips where the example cannot run
+	testproc.Lost(t, run)
+	testproc.Lost(t, run, "-json")
 }

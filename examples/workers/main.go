@@ -332,12 +332,14 @@ func showWorkers(o options, stdout, stderr io.Writer) (err error) {
 	if err := s.report(stdout, interrupted); err != nil {
 		return err
 	}
-	_, _, failed := s.tally.counts()
+	_, got, failed := s.tally.counts()
 	switch {
 	case s.screen.Err() != nil:
 		return s.screen.Err()
+	case failed > 0 && got == 0:
+		return errors.New("no worker got a connection; is the loopback interface up, with its address?")
 	case failed > 0:
-		return term.Not("%s failed; is the loopback interface up?", term.Count(failed, "connection"))
+		return term.Not("%s failed", term.Count(failed, "connection"))
 	case interrupted:
 		return term.ErrInterrupted
 	}

@@ -97,6 +97,7 @@ func TestWorkers(t *testing.T) {
 	r := parseReport(t, out)
 	if r.failed > 0 {
 		assert.Equal(t, term.No, status)
+		assert.Equal(t, fmt.Sprintf("workers: %s failed\n", term.Count(r.failed, "connection")), stderr)
 	} else {
 		assert.Equal(t, term.OK, status)
 		assert.Empty(t, stderr)
@@ -145,6 +146,7 @@ func TestHelp(t *testing.T) {
 	assert.Equal(t, term.OK, status)
 	assert.Empty(t, stderr)
 	testproc.Help(t, "workers", out, "address address", "connections number", "json", "n number")
+	testproc.Lost(t, run, "-h")
 }
 
 func TestJSON(t *testing.T) {
@@ -278,4 +280,12 @@ func TestReportAddsUp(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestOutputLost(t *testing.T) {
+	t.Parallel()
+	skipUnshared(t)
+	needProcesses(t)
+	testproc.Lost(t, run, "-connections=10")
+	testproc.Lost(t, run, "-connections=10", "-json")
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -78,7 +79,7 @@ func TestReadmePrograms(t *testing.T) {
 	})
 }
 
-// A program that runs until the test ends.
+// A program that runs until the test ends, or a minute is over.
 type program struct {
 	t    *testing.T
 	cmd  *exec.Cmd
@@ -87,11 +88,13 @@ type program struct {
 }
 
 func startProgram(t *testing.T, file string) *program {
-	cmd := exec.CommandContext(t.Context(), file)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, file)
 	log, err := cmd.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
-	t.Cleanup(func() { _ = cmd.Wait() }) // killed, as the context has ended
+	t.Cleanup(func() { _ = cmd.Wait() }) // it is killed by then
 	return &program{t: t, cmd: cmd, log: bufio.NewScanner(log)}
 }
 

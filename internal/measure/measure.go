@@ -1,11 +1,12 @@
 // Package measure binds pairs of sockets for real, and says what the kernel made
-// of the second. What it should have made of it is in package semantics.
+// of the second. What it should have made of it is in package semantics. It is for the
+// tests that compare the two, and for examples/matrix, which shows both.
 //
-// A pair is two addresses, a protocol, the state of the first and the options of
-// both: Pairs and AllPairs make them, Usable takes out those whose addresses this
-// machine lacks. Measure binds the first in this process; the second is made by a
-// Binder: by this process (Here), or by another one, which may be another user's,
-// that runs Serve (Peer).
+// A [Pair] is two addresses, a protocol, the state of the first and the options of
+// both: [Pairs] and [AllPairs] make them, [Usable] takes out those whose addresses this
+// machine lacks. [Measure] binds the first in this process; the second is made by
+// a [Binder]: by this process ([Here]), or by another one, which may be another
+// user's, that runs [Serve] ([Peer]).
 //
 //	for _, p := range measure.Pairs(system) {
 //		outcome, err := measure.Measure(ctx, p, measure.Here{})
@@ -101,6 +102,7 @@ func (p Pair) Bindings(firstUser, secondUser int) (first, second semantics.Bindi
 	return one(p.First, p.A, firstUser), one(p.Second, p.B, secondUser)
 }
 
+// String returns the pair on one line, for the message of a test.
 func (p Pair) String() string {
 	return fmt.Sprintf("%v %v %s %s, %v then %v", p.Proto, p.State, p.First, p.Second, p.A, p.B)
 }
@@ -185,6 +187,7 @@ type Binder interface {
 // Here is this process.
 type Here struct{}
 
+// Bind binds and closes a socket of this process.
 func (Here) Bind(ctx context.Context, p Pair, port uint16) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err

@@ -12,6 +12,7 @@ const (
 	Measured            // on a running kernel
 )
 
+// String returns the word for a person, as in "measured" or "source".
 func (h How) String() string {
 	switch h {
 	case Unsure:
@@ -35,6 +36,7 @@ type Known struct {
 	Where string
 }
 
+// String returns both, as in "source: tcp_bindi".
 func (k Known) String() string {
 	if k.Where == "" {
 		return k.How.String()

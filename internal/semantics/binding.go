@@ -15,6 +15,7 @@ const (
 	UDP
 )
 
+// String returns "tcp" or "udp".
 func (p Proto) String() string {
 	switch p {
 	case TCP:
@@ -38,6 +39,7 @@ const (
 	CloseWait
 )
 
+// String returns the name that rows have, as in "listening" or "time-wait".
 func (s State) String() string {
 	switch s {
 	case Bound:
@@ -68,6 +70,7 @@ const (
 	ShareUID                    // Darwin's SO_REUSESHAREUID
 )
 
+// String returns the short name that rows have.
 func (o Option) String() string { return Options(o).String() }
 
 // Options is a set of options.

@@ -1,14 +1,15 @@
 // Package semantics holds the kernels' rules for sharing addresses, as functions
 // that are the same in every build, so that all can be read and tested on any
-// system.
+// system. Package reuse asks it what an option can promise, inuse why a bind was
+// refused; docs/semantics.md is written from it.
 //
 // A [System] is a kernel or a range of its versions: [Systems] returns all, [Find]
 // one by its name, [On] the one that runs, from what uname says. Its rules are in
 // a file of its own (linuxrules.go, freebsdrules.go, ...), each beginning with what
 // the kernel asks and where that stands in its source.
 //
-// Second is the question that everything else comes down to. A [Binding] holds a
-// port; what becomes of a second one?
+// [System.Second] is the question that everything else comes down to. A [Binding]
+// holds a port; what becomes of a second one?
 //
 //	linux, _ := semantics.Find("linux")
 //	web := semantics.Binding{
@@ -22,10 +23,11 @@
 //	a.Rule.Text      // "Linux refuses any overlapping bind beside a listening socket unless ..."
 //	a.Known.String() // "measured: 5.10.223, 6.1.170, 6.1.192, 6.12.117, 6.18.44"
 //
-// Traffic says who of several sockets gets what is sent to an address, Listen what
-// listen adds to bind, HandsOut whether port 0 may return a port that is taken,
-// Connect and SameTuple what becomes of a connect, Closing what becomes of a
-// queue, and Fact the rest in words.
+// [System.Traffic] says who of several sockets gets what is sent to an address,
+// [System.Listen] what listen adds to bind, [System.HandsOut] whether port 0 may return
+// a port that is taken, [System.Connect] and [System.SameTuple] what becomes of
+// a connect, [System.Closing] what becomes of a queue, and [System.Fact] the rest in
+// words.
 //
 // Every answer says how it is known ([Known]), and "not known" is an answer: look
 // at Known.How before Err. Measured beats what was read in a source, and that the

@@ -12,6 +12,7 @@ const (
 	Copies            // each gets a copy of every datagram
 )
 
+// String returns the word for a person, as in "spread".
 func (w Way) String() string {
 	switch w {
 	case One:

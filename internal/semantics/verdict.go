@@ -16,9 +16,9 @@ const (
 	DualAny                    // bound to ::, IPv4 too
 	Dialed                     // connected, whatever the address
 
-	Specific = IPv4 | IPv6
-	Listens  = IPv4 | IPv4Any | IPv6 | IPv6Any | DualAny
-	Nowhere  = Places(0)
+	Specific = IPv4 | IPv6                               // bound to a specific address
+	Listens  = IPv4 | IPv4Any | IPv6 | IPv6Any | DualAny // every listener
+	Nowhere  = Places(0)                                 // no socket
 )
 
 // A Verdict says where an option keeps the promise that package reuse makes for

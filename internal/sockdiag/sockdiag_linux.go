@@ -1,6 +1,8 @@
-// Package sockdiag asks Linux which TCP or UDP sockets there are on a port. The kernel
-// filters by port, so an answer takes a fraction of a millisecond however many
-// connections the machine has, where reading /proc/net/tcp takes 50 to 84 ms with
+// Package sockdiag asks Linux which TCP or UDP sockets there are on a port. It is for
+// package group, which counts the listeners of an address.
+//
+// The kernel filters by port, so an answer takes a fraction of a millisecond however
+// many connections the machine has, where reading /proc/net/tcp takes 50 to 84 ms with
 // 9,000 of them (measured, 6.18). No privilege is needed; only the sockets of the
 // caller's network namespace are seen.
 package sockdiag

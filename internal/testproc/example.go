@@ -3,6 +3,7 @@ package testproc
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -95,6 +96,21 @@ func ReadTo(t testing.TB, out *bufio.Reader, text string) (read string) {
 	}
 	return read
 }
+
+// Lost fails a test if an example does not when what it prints cannot be written. The
+// example runs in the test's process.
+func Lost(t testing.TB, run func(args []string, stdout, stderr io.Writer) int, args ...string) {
+	t.Helper()
+	var errs bytes.Buffer
+	assert.Equal(t, 2, run(args, full{}, &errs), "%v", args)
+	assert.Contains(t, errs.String(), errFull.Error())
+}
+
+var errFull = errors.New("no room for what is printed")
+
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, errFull }
 
 // Narrow fails a test for lines that are wider than a number of columns.
 func Narrow(t testing.TB, columns int, text string) {

@@ -43,6 +43,7 @@ func TestFlags(t *testing.T) {
 	assert.Equal(t, term.OK, status)
 	assert.Empty(t, stderr)
 	testproc.Help(t, "whoholds", stdout, "json", "network network")
+	testproc.Lost(t, run, "-h")
 }
 
 // What this process holds is shown, or it is said that this system does not.
@@ -58,6 +59,8 @@ func TestOwn(t *testing.T) {
 		return
 	}
 	assert.Equal(t, term.OK, status, stderr)
+	testproc.Lost(t, run, l.Addr().String())
+	testproc.Lost(t, run, "-json", l.Addr().String())
 	assert.Contains(t, stdout, " is held by ")
 	assert.Contains(t, strings.Join(strings.Fields(stdout), " "), "listening on "+l.Addr().String())
 	assert.True(t, strings.HasPrefix(stdout, "tcp "+l.Addr().String()+"\n\nSTATE"), stdout)
