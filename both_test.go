@@ -40,7 +40,7 @@ func TestBothErrors(t *testing.T) {
 	var one, two *OptionError
 	require.ErrorAs(t, listen(noDescriptor), &one)
 	require.ErrorAs(t, listen(notSocket), &two)
-	first, second := errors.Unwrap(one), errors.Unwrap(two)
+	first, second := errors.Unwrap(one.Err), errors.Unwrap(two.Err)
 	require.NotEqual(t, first.Error(), second.Error())
 	both := listen(noDescriptor, notSocket)
 	assert.ErrorIs(t, both, first)

@@ -259,7 +259,11 @@ func (e *drainError) Error() string {
 	for i, err := range e.why {
 		words[i] = strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
-	return fmt.Sprintf("group: drained, but %d connections abandoned: %s", e.abandoned, strings.Join(words, "; "))
+	what := "what came meanwhile may be lost"
+	if e.abandoned > 0 {
+		what = fmt.Sprintf("%d connections abandoned", e.abandoned)
+	}
+	return fmt.Sprintf("group: drained, but %s: %s", what, strings.Join(words, "; "))
 }
 
 func (e *drainError) Unwrap() []error { return e.why }

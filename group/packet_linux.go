@@ -109,7 +109,11 @@ func (d *datagrams) Error() string {
 	for i, err := range d.why {
 		words[i] = err.Error()
 	}
-	return fmt.Sprintf("group: drained, but %d datagrams abandoned: %s", d.abandoned, strings.Join(words, "; "))
+	what := "what came meanwhile may be lost"
+	if d.abandoned > 0 {
+		what = fmt.Sprintf("%d datagrams abandoned", d.abandoned)
+	}
+	return fmt.Sprintf("group: drained, but %s: %s", what, strings.Join(words, "; "))
 }
 
 // open returns the sockets that were not closed, and the kernel's names for them.
