@@ -12,7 +12,7 @@
 //	err = srv.Shutdown(ctx)
 //
 // Drain comes before Shutdown: a server of net/http that is shutting down drops the
-// requests that it has accepted and not yet read. The Example below waits for those
+// requests that it has accepted and not yet read. The package's Example waits for those
 // in between.
 //
 // A [PacketGroup] does the same for UDP, on Linux.
