@@ -50,12 +50,11 @@
 // [errors.ErrUnsupported]. [Option.Supported] asks the running system.
 //
 // Which option each field is on which system, and what it does there, stands with the
-// fields of [Config]; below is what two sockets on one port may do. What was measured,
-// was measured on a running kernel of that version; the rest is from the kernel's
-// source or from the vendor's document. Every pair of binds, and all else that is
-// known of each system, is in docs/semantics.md, which is made from the rules in
-// internal/semantics. What is widely said of these options is weighed in
-// docs/claims.md.
+// fields of [Config]; below is what two sockets on one port may do. Each says how it is
+// known: measured, on a running kernel of that version; read in the kernel's source;
+// or the vendor's document. Every pair of binds, and all else that is known of each
+// system, is in docs/semantics.md, which is made from the rules in internal/semantics.
+// What is widely said of these options is weighed in docs/claims.md.
 //
 // # Linux, Android
 //
@@ -100,8 +99,8 @@
 // # OpenBSD
 //
 // The rules for one family are FreeBSD's without SO_REUSEPORT_LB. Another user's bind
-// is refused whatever overlaps. With SO_REUSEPORT the socket bound last gets every new
-// connection (source: 7.8).
+// to an overlapping address is refused. With SO_REUSEPORT the socket bound last gets
+// every new connection (source: 7.8).
 //
 // # NetBSD
 //
@@ -113,7 +112,7 @@
 // # DragonFly
 //
 // The rules for one family are FreeBSD's without SO_REUSEPORT_LB. Another user's bind
-// is refused whatever overlaps. SO_REUSEPORT spreads connections, on IPv4 only
+// to an overlapping address is refused. SO_REUSEPORT spreads connections, on IPv4 only
 // (source: 5.9).
 //
 // # macOS, iOS

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log"
 	"net"
+	"os"
 	"syscall"
 	"time"
 
@@ -180,6 +181,18 @@ func ExampleOption_Supported() {
 		fmt.Println("could not find out:", err)
 	}
 	// Output: several processes can share the load of a port
+}
+
+// That a system lacks an option is told from other failures, whatever errno it has for
+// that. Package syscall does not count this one.
+func ExampleOptionError_Is() {
+	lacks := os.NewSyscallError("setsockopt", syscall.ENOPROTOOPT)
+	err := &reuse.OptionError{Op: "set", Option: reuse.Port, Err: lacks}
+	fmt.Println(errors.Is(err, errors.ErrUnsupported))
+	fmt.Println(errors.Is(lacks, errors.ErrUnsupported))
+	// Output:
+	// true
+	// false
 }
 
 // What a socket has that somebody else made. A net.Listener is no syscall.Conn by

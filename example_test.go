@@ -117,17 +117,6 @@ func ExampleOptionError_Error() {
 	// Output: reuse: check PortLB: contradictory options: PortLB On with Port Off
 }
 
-// An option that the system or the socket lacks is told from one that was refused.
-func ExampleOptionError_Is() {
-	_, err := reuse.Config{DeferPort: reuse.On}.Listen(context.Background(), "tcp4", "127.0.0.1:0")
-	fmt.Println(errors.Is(err, errors.ErrUnsupported))
-	err = reuse.Config{Addr: 77}.Check()
-	fmt.Println(errors.Is(err, errors.ErrUnsupported))
-	// Output:
-	// true
-	// false
-}
-
 // What is wrapped is found through an OptionError.
 func ExampleOptionError_Unwrap() {
 	err := reuse.Config{Addr: 77}.Check()

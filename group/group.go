@@ -12,7 +12,7 @@
 //	err = srv.Shutdown(ctx)
 //
 // Drain comes before Shutdown: a server of net/http that is shutting down drops the
-// requests that it has accepted and not yet read. The Example below waits for those
+// requests that it has accepted and not yet read. The package's Example waits for those
 // in between.
 //
 // A [PacketGroup] does the same for UDP, on Linux.
@@ -55,7 +55,8 @@
 // for a specific address on macOS and on FreeBSD before 14. TakeOver makes sure that
 // it is so, and Drain waits likewise. A group's other listeners are idle.
 //
-//	g, err := group.Config{Socket: reuse.Config{Port: reuse.On}, Size: 1}.Listen(ctx, "tcp", ":8080")
+//	c := group.Config{Socket: reuse.Config{Port: reuse.On}, Size: 1}
+//	g, err := c.Listen(ctx, "tcp", "192.0.2.1:8080")
 //
 // The processes must have the same directory for temporary files ([os.TempDir]), where
 // they leave word of who has taken over.

@@ -90,11 +90,9 @@ func exclusive(args []string, stdout, stderr io.Writer) error {
 
 	holder, err := serve("holder", reuse.Config{Exclusive: reuse.On}, *address)
 	if errors.Is(err, errors.ErrUnsupported) {
-		return fmt.Errorf("%w\n\n"+
-			"Here nobody can be kept from that address, so there is nothing to show.\n"+
-			"-h tells which systems can do it, and for which addresses.", err)
+		return fmt.Errorf("%w (there is nothing to show; -h tells which systems can do it, and for which addresses)", err)
 	} else if err != nil {
-		return fmt.Errorf("%w; try another address with -address", err)
+		return fmt.Errorf("%w (try another address with -address)", err)
 	}
 	defer holder.Close()
 

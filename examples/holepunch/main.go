@@ -71,9 +71,7 @@ func holepunch(args []string, stdout io.Writer) error {
 	s := term.New(stdout)
 	err := show(s)
 	if errors.Is(err, errors.ErrUnsupported) {
-		return fmt.Errorf("%w\n\n"+
-			"A program on this system cannot dial from the port that it listens on.\n"+
-			"Listen on one port, dial from another, and tell the peer both.", err)
+		return fmt.Errorf("%w (on this system, listen on one port, dial from another, and tell the peer both)", err)
 	}
 	return errors.Join(err, s.Err())
 }

@@ -5,8 +5,11 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"encoding/json"
 	"io"
+	"os"
 	"syscall"
 	"testing"
 
@@ -16,6 +19,30 @@ import (
 	"example.com/reuse/internal/term"
 	"example.com/reuse/internal/testproc"
 )
+
+// Who reads the result as JSON finds there that it is not all.
+func TestInterruptJSON(t *testing.T) {
+	t.Parallel()
+	skipUnshared(t)
+	cmd := testproc.Command(t, "-json", "-connections=1000000")
+	var stdout bytes.Buffer
+	cmd.Stdout = &stdout
+	errs, err := cmd.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	stderr := bufio.NewReader(errs)
+	testproc.ReadTo(t, stderr, "connections so far")
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	rest, err := io.ReadAll(stderr)
+	require.NoError(t, err)
+	assert.Error(t, cmd.Wait())
+	assert.Equal(t, term.Interrupted, cmd.ProcessState.ExitCode())
+	assert.Contains(t, string(rest), "\nInterrupted.")
+	var r result
+	require.NoError(t, json.Unmarshal(stdout.Bytes(), &r), stdout.String())
+	assert.True(t, r.Interrupted)
+	assert.Less(t, r.Connections, 1000000)
+}
 
 // Ctrl-C goes to all processes of the terminal's job, the workers included. They
 // stop, and what was counted until then is told.

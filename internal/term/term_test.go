@@ -61,8 +61,8 @@ func TestColumns(t *testing.T) {
 func TestIndent(t *testing.T) {
 	t.Parallel()
 	s, out := terminal(12)
-	s.Indentf("  ", "one two %s", "three")
-	assert.Equal(t, "  one two\n  three\n", out.String())
+	s.Indentf("  ", "one two %s", "six")
+	assert.Equal(t, "  one two\n  six\n", out.String())
 }
 
 func TestDraw(t *testing.T) {

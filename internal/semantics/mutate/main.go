@@ -7,9 +7,10 @@
 //
 // Every condition in the rules is made true, made false and inverted, every part
 // of one made true and false, every assignment left out, every errno and every
-// "newest" and "oldest" exchanged, one at a time, and the package's tests are run. A mutant that they pass has
-// survived: the program lists those that the file survivors does not explain and
-// ends with status 1, also if survivors explains one that there is not.
+// "newest" and "oldest" exchanged, one at a time, and the package's tests are run.
+// A mutant that they pass has survived: the program lists those that the file
+// survivors does not explain and ends with status 1, also if survivors explains one
+// that there is not.
 //
 // All mutants are compiled into one test binary, from an overlay of the sources,
 // and an environment variable says which of them is alive.

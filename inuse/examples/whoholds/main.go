@@ -81,7 +81,7 @@ func whoholds(args []string, stdout io.Writer) (held bool, err error) {
 	if *program {
 		err = printJSON(stdout, report)
 	} else {
-		_, err = fmt.Fprint(stdout, report)
+		err = show(term.New(stdout), report)
 	}
 	return len(report.Holders) > 0, err
 }
@@ -91,6 +91,26 @@ type address struct{ network, text string }
 
 func (a address) Network() string { return a.network }
 func (a address) String() string  { return a.text }
+
+// show prints a report. Where the screen is narrower than the report's paragraphs,
+// they are filled anew.
+func show(s *term.Screen, r *inuse.Report) error {
+	if columns, _ := s.Size(); columns > 76 {
+		s.Printf("%v", r)
+		return s.Err()
+	}
+	sockets := *r
+	sockets.Reason, sockets.Advice = "", nil
+	s.Printf("%v\n", &sockets)
+	s.Textf("%s", r.Reason)
+	for i, a := range r.Advice {
+		if i == 0 {
+			s.Printf("\n")
+		}
+		s.Textf("- %s", a)
+	}
+	return s.Err()
+}
 
 // A record is a holder in JSON. What is not known is left out.
 type record struct {

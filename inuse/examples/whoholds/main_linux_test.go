@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -42,6 +43,16 @@ func TestOutput(t *testing.T) {
 		"- reuse.Config{Port: reuse.On} works if pid "+pid+" set SO_REUSEPORT too.\n"+
 		"- If pid "+pid+" is an older process of this server, package group takes the\n"+
 		"  address over from it, with TakeOver here and Drain there.\n", stdout)
+
+	cmd := testproc.Command(t, "-network", "tcp4", "127.0.0.1:8080")
+	cmd.Env = append(cmd.Env, "COLUMNS=40")
+	narrow, stderr, status := testproc.Run(t, cmd)
+	assert.Equal(t, term.OK, status, stderr)
+	table, text, found := strings.Cut(narrow, "  server\n\n")
+	require.True(t, found, narrow)
+	testproc.Narrow(t, 40, text)
+	assert.True(t, strings.HasPrefix(stdout, table), narrow)
+	assert.Equal(t, strings.Fields(stdout), strings.Fields(narrow))
 
 	require.NoError(t, os.WriteFile("/proc/self/comm", []byte("\x1b[2J\u202e\u009b"), 0))
 	stdout, stderr, status = example(t, "-json", "8080")
