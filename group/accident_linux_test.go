@@ -193,6 +193,22 @@ func who(t *testing.T, address string, n int) map[string]int {
 	return count
 }
 
+// only asserts that one server answers all of n connections.
+func only(t *testing.T, letter, address string, n int) {
+	t.Helper()
+	n = scaled(n)
+	require.Equal(t, map[string]int{letter: n}, who(t, address, n))
+}
+
+// scaled is how many connections are enough for a number of them: where the processor
+// is emulated each takes long.
+func scaled(n int) int {
+	if testing.Short() {
+		return n / 5
+	}
+	return n
+}
+
 func askLetter(address string) (byte, error) {
 	c, err := net.DialTimeout("tcp", address, patience)
 	if err != nil {
@@ -260,23 +276,23 @@ func TestTwoNewcomers(t *testing.T) {
 	first, _ := begin(t, "f", 2, address, long)
 	second, _ := begin(t, "s", 3, address, long)
 	require.Equal(t, "ok", first.Ask("takeover 0"))
-	assert.Equal(t, map[string]int{"f": 100}, who(t, address, 100))
+	only(t, "f", address, 100)
 	assert.Contains(t, second.Ask("takeover 0 50ms"), "deadline exceeded")
 	late := testproc.Start(t, "server", "l", "1", "tcp4", address, "1m")
 	assert.Contains(t, late.Ask("listen 0 50ms"), "deadline exceeded")
 
 	second.Send("takeover 0")
-	assert.Equal(t, map[string]int{"f": 100}, who(t, address, 100))
+	only(t, "f", address, 100)
 	require.Equal(t, "ok", old.Ask("drain"))
 	require.Equal(t, "ok", second.Receive())
-	assert.Equal(t, map[string]int{"s": 100}, who(t, address, 100))
+	only(t, "s", address, 100)
 
 	late.Send("listen")
 	require.Equal(t, "ok", first.Ask("drain"))
 	require.Equal(t, address, late.Receive())
 	require.Equal(t, "ok", late.Ask("takeover 0"))
 	require.Equal(t, "ok", second.Ask("drain"))
-	assert.Equal(t, map[string]int{"l": 100}, who(t, address, 100))
+	only(t, "l", address, 100)
 }
 
 // The program of a newcomer that was killed stays in the group; who listens next
@@ -289,9 +305,9 @@ func TestNewcomerKilled(t *testing.T) {
 		_, address := begin(t, "o", 2, "127.0.0.1:0", long)
 		newcomer, _ := begin(t, "n", 2, address, long)
 		require.Equal(t, "ok", newcomer.Ask("takeover 0"))
-		require.Equal(t, map[string]int{"n": 100}, who(t, address, 100))
+		only(t, "n", address, 100)
 		newcomer.Kill()
-		assert.Equal(t, map[string]int{"o": 100}, who(t, address, 100))
+		only(t, "o", address, 100)
 		if next {
 			begin(t, "m", 1, address, long)
 		}
@@ -315,10 +331,10 @@ func TestOldKilled(t *testing.T) {
 		require.Equal(t, "ok", newcomer.Ask("takeover 0"))
 		for _, i := range []string{"1", "5", "0"} {
 			require.Equal(t, "ok", old.Ask(i))
-			assert.Equal(t, map[string]int{"n": 200}, who(t, address, 200))
+			only(t, "n", address, 200)
 		}
 		stop := load(address, 8)
-		require.Equal(t, map[string]int{"n": 200}, who(t, address, 200))
+		only(t, "n", address, 200)
 		old.Kill()
 		require.Equal(t, "ok", newcomer.Ask("settled"))
 		answered, lost := stop()
@@ -339,17 +355,17 @@ func TestThirdMember(t *testing.T) {
 		require.Equal(t, "ok", newcomer.Ask("takeover 0"))
 		third := testproc.Start(t, "plain", "t", "2", "tcp4", address, strconv.Itoa(os.Getuid()))
 		third.Receive()
-		assert.Equal(t, map[string]int{"n": 200}, who(t, address, 200))
+		only(t, "n", address, 200)
 		stop := load(address, 4)
 		if !stays {
 			third.Ask("1")
-			assert.Equal(t, map[string]int{"n": 200}, who(t, address, 200))
+			only(t, "n", address, 200)
 			third.Ask("0")
-			assert.Equal(t, map[string]int{"n": 200}, who(t, address, 200))
+			only(t, "n", address, 200)
 		}
 		assert.Equal(t, "ok", old.Ask("drain"))
 		require.Equal(t, "ok", newcomer.Ask("settled"))
-		answers := who(t, address, 300)
+		answers := who(t, address, scaled(300))
 		assert.Equal(t, stays, answers["t"] > 0, "%v", answers)
 		assert.NotZero(t, answers["n"])
 		answered, lost := stop()
@@ -369,15 +385,15 @@ func TestHoldFor(t *testing.T) {
 	stop := load(address, 4)
 	newcomer, _ := begin(t, "n", 2, address, time.Second)
 	require.Equal(t, "ok", newcomer.Ask("takeover 0"))
-	assert.Equal(t, map[string]int{"n": 50}, who(t, address, 50))
+	only(t, "n", address, 50)
 	require.Equal(t, "ok", newcomer.Ask("settled"))
-	answers := who(t, address, 300)
+	answers := who(t, address, scaled(300))
 	assert.NotZero(t, answers["f"])
 	assert.NotZero(t, answers["n"])
 	next, _ := begin(t, "x", 2, address, long)
 	require.Equal(t, "ok", next.Ask("takeover 0"))
 	require.Equal(t, "ok", newcomer.Ask("drain"))
-	assert.Equal(t, map[string]int{"x": 50}, who(t, address, 50))
+	only(t, "x", address, 50)
 	answered, lost := stop()
 	assert.NotZero(t, answered)
 	assert.Empty(t, lost)
@@ -414,8 +430,8 @@ func TestOtherUser(t *testing.T) {
 	same.Receive()
 	newcomer, _ := begin(t, "n", 2, address, long)
 	require.Equal(t, "ok", newcomer.Ask("takeover 0"))
-	assert.Equal(t, map[string]int{"n": 100}, who(t, address, 100))
-	assert.Equal(t, map[string]int{"s": 100}, who(t, theirs, 100))
+	only(t, "n", address, 100)
+	only(t, "s", theirs, 100)
 	_, err = group.Config{}.Listen(t.Context(), "tcp4", theirs)
 	require.ErrorIs(t, err, unix.EADDRINUSE)
 }
@@ -542,7 +558,7 @@ func TestWorkers(t *testing.T) {
 	require.Equal(t, "ok", a.Ask("takeover 3"))
 	both := func() {
 		t.Helper()
-		answers := who(t, address, 300)
+		answers := who(t, address, scaled(300))
 		assert.Len(t, answers, 2)
 		assert.NotZero(t, answers["a"])
 		assert.NotZero(t, answers["b"])
@@ -576,7 +592,7 @@ func TestCloseListener(t *testing.T) {
 		if i == 2 {
 			want = "o"
 		}
-		assert.Equal(t, map[string]int{want: 200}, who(t, address, 200), i)
+		only(t, want, address, 200)
 	}
 	require.ErrorIs(t, <-g.done, net.ErrClosed)
 	require.ErrorIs(t, g.g.TakeOver(t.Context(), 0), net.ErrClosed)
@@ -603,14 +619,15 @@ func TestCloseListenerThenOld(t *testing.T) {
 	address := old.Receive()
 	s := start(t, 3, "tcp4", address)
 	require.NoError(t, s.g.TakeOver(t.Context(), 0))
-	mine := map[string]int{"\x01": 200}
+	n := scaled(200)
+	mine := map[string]int{"\x01": n}
 	for _, l := range s.g.Listeners()[:2] {
 		require.NoError(t, l.Close())
-		assert.Equal(t, mine, who(t, address, 200))
+		assert.Equal(t, mine, who(t, address, n))
 	}
 	for _, i := range []string{"0", "1", "2"} {
 		require.Equal(t, "ok", old.Ask(i))
-		assert.Equal(t, mine, who(t, address, 200))
+		assert.Equal(t, mine, who(t, address, n))
 	}
 	require.NoError(t, group.Settled(t.Context(), s.g))
 	assert.Zero(t, group.Spares(s.g))

@@ -227,7 +227,8 @@ func TestSettledEvenly(t *testing.T) {
 	if !testproc.Netns(t) {
 		return
 	}
-	const size, total, sources = 4, 40_000, 20
+	const size, sources = 4, 20
+	total := scaled(40_000)
 	old := start(t, 3, "tcp4", "127.0.0.1:0")
 	address := old.g.Addr().String()
 	s := count(t, size, "tcp4", address)
@@ -265,7 +266,7 @@ func TestSettledEvenly(t *testing.T) {
 	require.EqualValues(t, total, s.sum())
 	chi := 0.0
 	for i := range s.accepted {
-		const want = float64(total) / size
+		want := float64(total) / size
 		d := float64(s.accepted[i].Load()) - want
 		chi += d * d / want
 	}
@@ -280,7 +281,7 @@ func TestOpensAndCloses(t *testing.T) {
 	if !testproc.Netns(t) {
 		return
 	}
-	const cycles = 1_000
+	cycles := scaled(1_000)
 	for _, at := range [][2]string{{"tcp4", "127.0.0.1:0"}, {"tcp6", "[::1]:0"}} {
 		s := start(t, 1, at[0], at[1])
 		require.NoError(t, group.Steer(s.g, 0))

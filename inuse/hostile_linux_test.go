@@ -226,8 +226,12 @@ func TestConcurrent(t *testing.T) {
 	_, err = Holders(t.Context(), "tcp4", at.String()) // the poller's descriptors stay
 	require.NoError(t, err)
 	before := descriptors(t)
+	n := 1000
+	if testing.Short() {
+		n = 100
+	}
 	var calls sync.WaitGroup
-	for range 1000 {
+	for range n {
 		calls.Go(func() {
 			list, err := Holders(t.Context(), "tcp4", at.String())
 			if assert.NoError(t, err) && assert.Len(t, list, 1) {
