@@ -169,7 +169,7 @@ func selfDials(t *testing.T, network, local, remote string) (n int) {
 		conn, err := reuse.Config{}.Dial(t.Context(), network, net.JoinHostPort(local, port), net.JoinHostPort(remote, port))
 		if errors.Is(err, reuse.ErrSelfDial) {
 			assert.Nil(t, conn)
-			netError(t, "dial", err)
+			_ = netError(t, "dial", err)
 			n++
 			continue
 		}

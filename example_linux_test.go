@@ -141,7 +141,7 @@ func Example_holePunching() {
 func ExampleConfig_ListenConfig() {
 	lc, err := reuse.Config{Port: reuse.Prefer}.ListenConfig(net.ListenConfig{
 		KeepAlive: time.Minute,
-		Control: func(network, address string, rc syscall.RawConn) error {
+		Control: func(network, _ string, _ syscall.RawConn) error {
 			fmt.Println(network)
 			return nil
 		},

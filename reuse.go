@@ -15,6 +15,7 @@ import (
 // A Setting is what a [Config] asks of one option.
 type Setting uint8
 
+// What can be asked of an option.
 const (
 	Default Setting = iota // leave it as package net and the kernel set it
 	On                     // set it; fail where this system or this socket lacks it
@@ -43,6 +44,7 @@ func (s Setting) wanted() bool { return s == On || s == Prefer }
 // An Option names one field of [Config] in errors and probes.
 type Option uint8
 
+// The options, one for each field of [Config].
 const (
 	Addr Option = iota + 1
 	Port

@@ -491,7 +491,7 @@ func TestCloseEndsTakeOver(t *testing.T) {
 		}()
 		require.NoError(t, end(s.g), name)
 		assert.ErrorIs(t, <-failed, net.ErrClosed, name)
-		<-s.done
+		assert.NoError(t, <-s.done, name)
 		require.NoError(t, c.Close())
 		require.NoError(t, l.Close())
 	}

@@ -105,7 +105,9 @@ func TestDrainThenShutdown(t *testing.T) {
 			}
 		}
 		<-ended
-		<-served
+		if err := <-served; err != nil { // whoever was first has ended Serve
+			assert.ErrorIs(t, err, http.ErrServerClosed)
+		}
 		require.NoError(t, next.g.Close())
 		require.NoError(t, <-next.done)
 		return lost

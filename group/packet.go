@@ -74,7 +74,7 @@ func (c Config) ListenPacket(ctx context.Context, network, address string) (*Pac
 	for range c.Size {
 		p, err := c.Socket.ListenPacket(ctx, network, address)
 		if err != nil {
-			g.closeConns()
+			_ = g.closeConns() // that of the one that cannot be had is told
 			return nil, err
 		}
 		g.conns = append(g.conns, &packetConn{UDPConn: p.(*net.UDPConn)})

@@ -555,7 +555,7 @@ func TestPacketCloseUnderLoad(t *testing.T) {
 					&unix.SockFprog{Len: 1, Filter: &program[0]})
 			}))
 			require.NoError(t, err)
-			go echo(g.Conns()[0])
+			go func() { _ = echo(g.Conns()[0]) }() // until it is closed
 			stop := loadPackets(4, on(t, g.LocalAddr().String(), tt.host)...)
 			for range closes {
 				m, err := group.Config{Size: 1}.ListenPacket(t.Context(), tt.network, g.LocalAddr().String())

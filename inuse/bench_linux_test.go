@@ -24,7 +24,7 @@ func openCrowd(b testing.TB) (at netip.AddrPort, pid int) {
 	for _, c := range crowds {
 		require.Equal(b, "open", c.Receive())
 	}
-	at, pid, _ = spec{Proto: unix.IPPROTO_TCP, At: netip.MustParseAddrPort("127.0.0.1:0"), Listen: true, UID: os.Getuid()}.start(b)
+	at, pid = spec{Proto: unix.IPPROTO_TCP, At: netip.MustParseAddrPort("127.0.0.1:0"), Listen: true, UID: os.Getuid()}.start(b)
 	return at, pid
 }
 

@@ -115,7 +115,7 @@ func (x *explainer) explain() error {
 	}
 	switch failureOf(x.err) {
 	case inUse:
-		if x.dial && x.step("connect") {
+		if x.dial && x.connecting() {
 			return x.tupleInUse() // the BSDs, Windows
 		}
 		return x.inUse(true)
@@ -131,10 +131,10 @@ func (x *explainer) explain() error {
 	return fmt.Errorf("inuse: nothing is known about this error: %w", x.err)
 }
 
-// step tells whether the error came from a system call.
-func (x *explainer) step(name string) bool {
+// connecting tells whether connect said the error, or connectex.
+func (x *explainer) connecting() bool {
 	var sys *os.SyscallError
-	return errors.As(x.err, &sys) && strings.HasPrefix(sys.Syscall, name)
+	return errors.As(x.err, &sys) && strings.HasPrefix(sys.Syscall, "connect")
 }
 
 // option explains an option that could not be had.
@@ -346,7 +346,7 @@ func (x *explainer) exists(list []Holder, remote netip.AddrPort) bool {
 
 // denied explains EACCES and the like.
 func (x *explainer) denied() error {
-	if x.dial && x.step("connect") {
+	if x.dial && x.connecting() {
 		x.reason("The system does not permit this process to connect to %s: a firewall, a security module or a filter of system calls may forbid it.", x.Address)
 		return nil
 	}
@@ -383,7 +383,7 @@ func (x *explainer) notAvailable() error {
 	if err != nil {
 		return fmt.Errorf("inuse: %w", err)
 	}
-	if x.step("connect") {
+	if x.connecting() {
 		if t.local.Port() != 0 {
 			return x.tupleInUse()
 		}
@@ -434,7 +434,7 @@ func (x *explainer) exhausted(t target) error {
 		return fmt.Errorf("inuse: %w: port 0 is any free port", os.ErrInvalid)
 	}
 	from := "on " + t.local.Addr().String()
-	connecting := x.dial && x.step("connect")
+	connecting := x.dial && x.connecting()
 	if x.dial && !connecting {
 		x.Address = t.local.String()
 	}
@@ -456,7 +456,7 @@ func (x *explainer) exhausted(t target) error {
 	if connecting && err == nil && taken <= last-first {
 		x.Reason += " If that is few, no interface has an address from which to reach it."
 	}
-	if x.dial && !x.step("connect") && x.config.DeferPort != reuse.On && reuse.DeferPort.Supported() == nil {
+	if x.dial && !x.connecting() && x.config.DeferPort != reuse.On && reuse.DeferPort.Supported() == nil {
 		c := x.config
 		c.DeferPort = reuse.On
 		x.advise("With %s on all of these connections a port need be free for one destination only.", literal(c))

@@ -94,7 +94,7 @@ func TestNotVisible(t *testing.T) {
 		return
 	}
 	needUsers(t)
-	at, pid, _ := spec{Proto: unix.IPPROTO_TCP, At: netip.MustParseAddrPort("0.0.0.0:0"), Listen: true, Options: raddr | rport}.start(t)
+	at, pid := spec{Proto: unix.IPPROTO_TCP, At: netip.MustParseAddrPort("0.0.0.0:0"), Listen: true, Options: raddr | rport}.start(t)
 	address := "127.0.0.1:" + strconv.Itoa(int(at.Port()))
 	r := explainAs(t, nobody, "tcp4", address)
 	require.Len(t, r.Holders, 1)
@@ -104,7 +104,7 @@ func TestNotVisible(t *testing.T) {
 	assert.Contains(t, r.Reason, "Yours is uid "+strconv.Itoa(nobody)+".")
 	assert.Contains(t, r.Advice[0], "No Config works")
 
-	own, pid, _ := spec{Proto: unix.IPPROTO_TCP, At: netip.MustParseAddrPort("127.0.0.1:0"), Listen: true, UID: nobody}.start(t)
+	own, pid := spec{Proto: unix.IPPROTO_TCP, At: netip.MustParseAddrPort("127.0.0.1:0"), Listen: true, UID: nobody}.start(t)
 	r = explainAs(t, nobody, "tcp4", own.String())
 	require.Len(t, r.Holders, 1)
 	assert.Contains(t, []int{0, pid}, r.Holders[0].PID) // a process that changed its user shows itself to root only
@@ -225,7 +225,7 @@ func TestDial(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, taken.Addr().String(), r.Address)
 	assert.Equal(t, "This process has the address already: close that socket, or dial from another local port, or from port 0.", r.Advice[len(r.Advice)-1])
-	at, _, _ := spec{Proto: unix.IPPROTO_TCP, At: netip.MustParseAddrPort("127.0.0.1:0"), Listen: true, Options: rport, UID: os.Getuid()}.start(t)
+	at, _ := spec{Proto: unix.IPPROTO_TCP, At: netip.MustParseAddrPort("127.0.0.1:0"), Listen: true, Options: rport, UID: os.Getuid()}.start(t)
 	_, err = reuse.Config{}.Dial(t.Context(), "tcp4", at.String(), remote)
 	r, err = Explain(t.Context(), reuse.Config{}, err)
 	require.NoError(t, err)

@@ -288,7 +288,7 @@ func TestHeld(t *testing.T) {
 			if tt.holder.Proto == mptcp {
 				needMPTCP(t)
 			}
-			at, pid, _ := tt.holder.start(t)
+			at, pid := tt.holder.start(t)
 			address := net.JoinHostPort(tt.host, strconv.Itoa(int(at.Port())))
 			r, c, ok := follow(t, tt.config, tt.network, address)
 			require.NotNil(t, r, "not refused with %v", tt.config)

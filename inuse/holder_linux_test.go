@@ -128,7 +128,7 @@ func hold(args []string, in *bufio.Scanner, out io.Writer) error {
 }
 
 // start starts a holder in another process.
-func (s spec) start(t testing.TB) (at netip.AddrPort, pid int, process *testproc.Process) {
+func (s spec) start(t testing.TB) (at netip.AddrPort, pid int) {
 	t.Helper()
 	b, err := json.Marshal(s)
 	require.NoError(t, err)
@@ -136,7 +136,7 @@ func (s spec) start(t testing.TB) (at netip.AddrPort, pid int, process *testproc
 	var text string
 	_, err = fmt.Sscan(p.Receive(), &text, &pid)
 	require.NoError(t, err)
-	return netip.MustParseAddrPort(text), pid, p
+	return netip.MustParseAddrPort(text), pid
 }
 
 // crowd is a child that opens many listening sockets, each on a port of its own, and

@@ -41,7 +41,7 @@ func TestCommandNames(t *testing.T) {
 		return
 	}
 	for _, name := range []string{"\x1b[2J\x1b[31mroot", "a\nFree: 1", "tab\tcr\rbell\a", "\x9b31m\x80\xff", "\u202eevil", `"quoted\"`, "\n", "spa ce"} {
-		at, pid, _ := spec{Proto: unix.IPPROTO_TCP, At: netip.MustParseAddrPort("127.0.0.1:0"), Listen: true, Name: []byte(name), UID: os.Getuid()}.start(t)
+		at, pid := spec{Proto: unix.IPPROTO_TCP, At: netip.MustParseAddrPort("127.0.0.1:0"), Listen: true, Name: []byte(name), UID: os.Getuid()}.start(t)
 		r := refused(t, reuse.Config{}, "tcp4", at.String())
 		require.Len(t, r.Holders, 1)
 		assert.Equal(t, pid, r.Holders[0].PID)

@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -138,7 +137,7 @@ func (f *finder) process(proc int, name []byte, pass pass) {
 
 // starved tells whether the system lacks what an open needs.
 func starved(err error) bool {
-	return err == unix.EMFILE || err == unix.ENFILE || err == unix.ENOMEM
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM)
 }
 
 // find returns the place of the first holder with an inode in f.order.
@@ -196,7 +195,7 @@ func isNumber(name []byte) bool {
 func readDir(dir int, buf []byte, once bool, yield func(name []byte) bool) error {
 	for {
 		n, err := unix.Getdents(dir, buf)
-		if err == unix.EINTR {
+		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil || n <= 0 {
@@ -240,7 +239,7 @@ func nextEntry(b []byte) (name, rest []byte, err error) {
 func openAt(dir int, path []byte, flags int) (int, error) {
 	fd, _, e := unix.Syscall6(unix.SYS_OPENAT, uintptr(dir), uintptr(unsafe.Pointer(&path[0])), uintptr(unix.O_RDONLY|unix.O_CLOEXEC|flags), 0, 0, 0)
 	if e != 0 {
-		return -1, syscall.Errno(e)
+		return -1, e
 	}
 	return int(fd), nil
 }
@@ -249,7 +248,7 @@ func openAt(dir int, path []byte, flags int) (int, error) {
 func readLinkAt(dir int, path, buf []byte) (int, error) {
 	n, _, e := unix.Syscall6(unix.SYS_READLINKAT, uintptr(dir), uintptr(unsafe.Pointer(&path[0])), uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), 0, 0)
 	if e != 0 {
-		return 0, syscall.Errno(e)
+		return 0, e
 	}
 	return int(n), nil
 }

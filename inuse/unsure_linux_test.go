@@ -194,7 +194,7 @@ func TestCulprit(t *testing.T) {
 	needUsers(t)
 	own := spec{Proto: unix.IPPROTO_TCP, At: netip.MustParseAddrPort("127.0.0.1:8200"), Listen: true, Options: rport}
 	own.keep(t, os.Getuid())
-	_, pid, _ := spec{Proto: unix.IPPROTO_TCP, At: netip.MustParseAddrPort("127.0.0.2:8200"), Listen: true, UID: nobody}.start(t)
+	_, pid := spec{Proto: unix.IPPROTO_TCP, At: netip.MustParseAddrPort("127.0.0.2:8200"), Listen: true, UID: nobody}.start(t)
 	for _, c := range []reuse.Config{{}, {Port: reuse.On}} {
 		r := refused(t, c, "tcp4", ":8200")
 		assert.Equal(t, []string{"No Config works beside pid " + strconv.Itoa(pid) + ".", "End the process, or use another port."}, r.Advice)

@@ -324,7 +324,7 @@ func TestAnsweredByAnother(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				cancel() // one is enough
-				io.WriteString(w, body)
+				_, _ = io.WriteString(w, body)
 			}))
 			defer srv.Close()
 			l := newLoad(srv.URL, true, new(atomic.Bool))

@@ -74,7 +74,7 @@ func work(number int, address string) error {
 		return nil
 	}
 	go func() {
-		io.Copy(io.Discard, os.Stdin) // ends when the parent closes the pipe, or is gone
+		_, _ = io.Copy(io.Discard, os.Stdin) // ends when the parent closes the pipe, or is gone
 		l.Close()
 	}()
 	fmt.Println(l.Addr())

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -37,7 +38,7 @@ func (r *results) describe(context.Context, options) error {
 		d := description{way: w.name}
 		err = withFD(l, func(fd int) error {
 			if protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); err != nil || protocol != unix.IPPROTO_TCP {
-				return fmt.Errorf("a listener with protocol %d cannot be compared: %v", protocol, err)
+				return errors.Join(fmt.Errorf("a listener with protocol %d cannot be compared", protocol), err)
 			}
 			for _, o := range []struct{ level, name int }{
 				{unix.SOL_SOCKET, unix.SO_REUSEADDR}, {unix.SOL_SOCKET, unix.SO_REUSEPORT}, {},
@@ -116,7 +117,7 @@ func errorOf(w way) (string, error) {
 		l.Close()
 		return "", fmt.Errorf("%s listens on an address of the documentation", w.name)
 	}
-	if _, ok := err.(*net.OpError); ok {
+	if errors.As(err, new(*net.OpError)) {
 		return "yes", nil
 	}
 	return "no", nil

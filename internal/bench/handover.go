@@ -112,7 +112,9 @@ func serveFlip(address string, orders <-chan os.Signal, over <-chan struct{}) er
 	if err := l.Close(); err != nil {
 		return err
 	}
-	<-served
+	if err := <-served; !errors.Is(err, net.ErrClosed) {
+		return err
+	}
 	a.handlers.Wait()
 	fmt.Println("gone", os.Getpid())
 	return nil

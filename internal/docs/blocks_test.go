@@ -207,7 +207,8 @@ func quoted(lines, fragment []string) bool {
 			}
 		}
 		at := 0
-		for ; at+len(part) <= len(lines) && !sameIndented(lines[at:at+len(part)], part); at++ {
+		for at+len(part) <= len(lines) && !sameIndented(lines[at:at+len(part)], part) {
+			at++
 		}
 		if at+len(part) > len(lines) {
 			return false

@@ -35,6 +35,7 @@ import (
 // An Address is one of the addresses that pairs are made of, by its name in rows.
 type Address string
 
+// The addresses.
 const (
 	Specific      Address = "specific"      // 127.0.0.1
 	Specific2     Address = "specific2"     // 127.0.0.2

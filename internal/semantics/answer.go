@@ -3,6 +3,7 @@ package semantics
 // A How says how something is known, from the weakest to the strongest.
 type How uint8
 
+// How something is known.
 const (
 	Unknown  How = iota // nobody we know of has measured, read or documented it
 	Unsure              // sources contradict each other, or it is second-hand

@@ -10,6 +10,7 @@ import (
 // here: its sockets share and conflict as TCP's do (measured, Linux 6.18).
 type Proto uint8
 
+// The protocols.
 const (
 	TCP Proto = iota + 1
 	UDP
@@ -30,6 +31,7 @@ func (p Proto) String() string {
 // or the kernel's memory of them, whose listener has gone; see Binding.Dialed.
 type State uint8
 
+// The states, in the order in which a socket comes to them.
 const (
 	Bound State = iota + 1
 	Listening
@@ -62,6 +64,7 @@ func (s State) String() string {
 // calls it, if it has it, is System.OptionName.
 type Option uint8
 
+// The options, each a bit of Options.
 const (
 	Addr     Option = 1 << iota // SO_REUSEADDR
 	Port                        // SO_REUSEPORT

@@ -5,6 +5,7 @@ import "net/netip"
 // A Way is how several bindings share what is sent to one address.
 type Way uint8
 
+// The ways.
 const (
 	Nobody Way = iota // no binding takes it
 	One               // one binding gets everything
@@ -112,6 +113,7 @@ func oldest(of []int) []int   { return of[:min(1, len(of))] }
 // A Queue is what becomes of connections that are complete, but not accepted.
 type Queue string
 
+// What becomes of a queue.
 const (
 	Reset Queue = "reset" // the peer's next read fails
 	Moved Queue = "moved" // another listener of the group accepts them
@@ -131,6 +133,7 @@ func (s System) Closing() Closing { return s.closing }
 // A Topic is what a Fact is about.
 type Topic string
 
+// The topics.
 const (
 	Restart   Topic = "restart"    // a bind beside what a listener left behind
 	PortZero  Topic = "port 0"     // whether a port is handed out twice

@@ -8,6 +8,7 @@ import (
 // Places is a set of kinds of sockets, told apart by what the rules look at.
 type Places uint8
 
+// The kinds of sockets, and sets of them.
 const (
 	IPv4    Places = 1 << iota // bound to a specific IPv4 address
 	IPv4Any                    // bound to 0.0.0.0

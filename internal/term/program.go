@@ -69,7 +69,7 @@ func Exit(name string, err error, stderr io.Writer) (status int) {
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
 		return OK
-	case err == ErrInterrupted: // which the output says
+	case err == ErrInterrupted: //nolint:errorlint // alone: the output says it
 		return Interrupted
 	}
 	fmt.Fprintf(stderr, "%s: %v\n", name, err)

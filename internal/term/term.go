@@ -135,6 +135,7 @@ func (s *Screen) write(text string) {
 // A Color is the number of an escape sequence.
 type Color int
 
+// The colours that every terminal has.
 const (
 	Red    Color = 31
 	Green  Color = 32

@@ -329,7 +329,7 @@ func ask(network, address string) (generation uint32, err error) {
 	defer c.Close()
 	// Closed with a reset, when the answer has been read or there is none, it leaves
 	// no TIME_WAIT, and ports do not run out.
-	defer c.(*net.TCPConn).SetLinger(0)
+	defer func() { _ = c.(*net.TCPConn).SetLinger(0) }()
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		return 0, err
 	}

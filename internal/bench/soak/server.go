@@ -156,7 +156,9 @@ func (l *listening) stop(how func() error) (time.Duration, error) {
 	begin := time.Now()
 	err := how()
 	took := time.Since(begin)
-	<-l.served
+	if end := <-l.served; !errors.Is(end, net.ErrClosed) && end != nil {
+		err = errors.Join(err, end)
+	}
 	return took, err
 }
 
