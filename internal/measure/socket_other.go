@@ -26,4 +26,4 @@ func (socket) port() (uint16, error)         { return 0, errors.ErrUnsupported }
 func errnoName(error) string { return "" }
 
 // Become fails: there are no users here.
-func Become(uid int) error { return errors.ErrUnsupported }
+func Become(int) error { return errors.ErrUnsupported }

@@ -110,4 +110,4 @@ func errnoName(err error) string {
 }
 
 // Become fails: a process cannot become another user's here.
-func Become(uid int) error { return errors.ErrUnsupported }
+func Become(int) error { return errors.ErrUnsupported }
