@@ -96,6 +96,15 @@ func descriptors(t testing.TB) int {
 	return len(list)
 }
 
+// sample is every fifth of a list, which has no loop of five in it: where the processor
+// is emulated, a process that waits for another one takes long.
+func sample[T any](list []T) (some []T) {
+	for i := 0; i < len(list); i += 5 {
+		some = append(some, list[i])
+	}
+	return some
+}
+
 // compare measures every pair of addresses, options and protocols, and compares
 // each with the rules.
 func compare(t *testing.T, firstUser, secondUser int, second measure.Binder) {
@@ -105,6 +114,9 @@ func compare(t *testing.T, firstUser, secondUser int, second measure.Binder) {
 		t.Logf("not measured: %s: %v", a, err)
 	}
 	require.NotEmpty(t, list)
+	if _, here := second.(measure.Here); testing.Short() && !here {
+		list = sample(list)
+	}
 	differences, unknown, open := 0, 0, descriptors(t)
 	for _, p := range list {
 		want := measure.Outcome(s.Second(p.Bindings(firstUser, secondUser)))
@@ -127,7 +139,7 @@ func compare(t *testing.T, firstUser, secondUser int, second measure.Binder) {
 	assert.Zero(t, differences, "of %d", len(list))
 	assert.Equal(t, open, descriptors(t), "sockets that were left open")
 	t.Logf("%v %s: %d pairs measured, %d without a rule, %d differ", s, release, len(list), unknown, differences)
-	if runtime.GOOS == "linux" && len(missing) == 0 {
+	if runtime.GOOS == "linux" && len(missing) == 0 && !testing.Short() {
 		assert.Len(t, list, 3888)
 		assert.Zero(t, unknown)
 	}
