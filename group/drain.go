@@ -107,6 +107,12 @@ func (g *Group) drain(ctx context.Context, members []*member, r *reasons) {
 		}
 	}
 	for _, m := range members {
+		if err := blind(m.l); err != nil {
+			r.addError(0, err)
+		}
+	}
+	settleQueues()
+	for _, m := range members {
 		if n, err := m.closeEmpty(ctx); err != nil {
 			r.addError(n, err)
 		}
@@ -145,10 +151,10 @@ func empty(ctx context.Context, look func() (empty bool, accepts uint64, err err
 	}
 }
 
-// closeEmpty closes a member out of sight of new connections. It returns how many
+// closeEmpty closes a member that new connections do not see. It returns how many
 // there were in its queue at that moment.
 func (m *member) closeEmpty(ctx context.Context) (int, error) {
-	err := blind(m.l)
+	var err error
 	n, qerr := queued(m.l)
 	for n > 0 && qerr == nil && pause(ctx, time.Millisecond) == nil {
 		n, qerr = queued(m.l)
@@ -211,6 +217,7 @@ func drainListener(ctx context.Context, l net.Listener) error {
 	if err := blind(tcp); err != nil {
 		r.addError(0, err)
 	}
+	settleQueues()
 	if n, err := queued(tcp); err == nil && n > left {
 		r.add(n-left, "in the queue when it closed")
 	}

@@ -255,32 +255,26 @@ func source(to netip.AddrPort) ([]byte, error) {
 	return unix.PktInfo6(&unix.Inet6Pktinfo{Addr: in6.Addr}), nil
 }
 
-// settleQueues waits until datagrams that the kernel was about to queue, having
-// found their sockets before those were hidden, are queued. It does that in an RCU
-// read section, and this membarrier waits until those that have begun are over: 5 to
-// 30 ms (source, and measured, 6.18). Where it is refused, waitRead has to do.
-func settleQueues() {
-	const global = 1 // MEMBARRIER_CMD_GLOBAL
-	_, _, _ = unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0)
-}
-
 // waitRead waits until the queues have been empty for a while, or ctx ends.
 func waitRead(ctx context.Context, conns []*packetConn) error {
-	for since := time.Now(); time.Since(since) < quiet; {
+	for since := time.Now(); ; {
 		if err := pause(ctx, time.Millisecond); err != nil {
 			return err
 		}
+		waiting := false
 		for _, c := range conns {
-			waiting, err := c.readable()
+			yes, err := c.readable()
 			if err != nil {
 				return err
 			}
-			if waiting {
-				since = time.Now()
-			}
+			waiting = waiting || yes
+		}
+		if waiting {
+			since = time.Now()
+		} else if time.Since(since) >= quiet {
+			return nil
 		}
 	}
-	return nil
 }
 
 // readable tells whether a datagram is queued. Its size, from SIOCINQ, would be 0 for
