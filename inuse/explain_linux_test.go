@@ -374,19 +374,18 @@ func TestQuestion(t *testing.T) {
 	if !testproc.Netns(t) {
 		return
 	}
-	needBoundOnly(t)
-	s := spec{Proto: unix.IPPROTO_TCP, At: netip.MustParseAddrPort("127.0.0.1:0"), Options: raddr}
+	s := spec{Proto: unix.IPPROTO_TCP, At: netip.MustParseAddrPort("127.0.0.1:0"), Options: rport, Listen: true}
 	fd, at, err := s.open()
 	require.NoError(t, err)
 	question := &net.OpError{Op: "listen", Net: "tcp4", Addr: net.TCPAddrFromAddrPort(at)}
 	r, err := Explain(t.Context(), reuse.Config{}, question)
 	require.NoError(t, err)
 	require.Len(t, r.Holders, 1)
-	assert.Equal(t, "reuse.Config{} works if this process's own socket set SO_REUSEADDR too.", r.Advice[0])
+	assert.Equal(t, "reuse.Config{Port: reuse.On} works if this process's own socket set SO_REUSEPORT too.", r.Advice[0])
 	require.NoError(t, unix.Close(fd))
 	r, err = Explain(t.Context(), reuse.Config{}, question)
 	require.NoError(t, err)
-	assert.Equal(t, &Report{Network: "tcp4", Address: at.String(), Reason: "Nothing that is visible overlaps " + at.String() + "."}, r)
+	assert.Equal(t, &Report{Network: "tcp4", Address: at.String(), Reason: "Nothing that is visible overlaps " + at.String() + "." + unseen(semantics.TCP)}, r)
 
 	// What was in the way has gone.
 	gone := *question
