@@ -217,10 +217,12 @@ func (s *setup) share(sc syscall.Conn) error {
 // refuse returns why this socket cannot have an option, if the kernel need not
 // be asked for that.
 func (s *setup) refuse(o Option, fd uintptr) error {
-	switch network, _, _ := strings.Cut(s.network, ":"); strings.TrimRight(network, "46") {
-	case "tcp", "udp", "ip", "unix", "unixgram", "unixpacket":
+	switch s.network {
+	case "tcp", "tcp4", "tcp6", "udp", "udp4", "udp6", "unix", "unixgram", "unixpacket":
 	default:
-		return net.UnknownNetworkError(s.network)
+		if network, _, _ := strings.Cut(s.network, ":"); network != "ip" && network != "ip4" && network != "ip6" {
+			return net.UnknownNetworkError(s.network)
+		}
 	}
 	v, e := verdict(o), table(o)
 	if err := refuse(o, v, s.network, s.dial); err != nil {
