@@ -156,7 +156,11 @@ func resolve(ctx context.Context, network, address string) (net.Addr, error) {
 }
 
 // fits tells whether a TCP or UDP network has an address, which needs no resolver then.
+// What has a zone is left to the resolver: netip and net cut "[::%]]:0" differently.
 func fits(ip netip.Addr, network string) bool {
+	if ip.Zone() != "" {
+		return false
+	}
 	switch network[len("tcp"):] {
 	case "4":
 		return ip.Is4()
