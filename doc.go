@@ -23,7 +23,7 @@
 //
 // To restart a server without "address already in use" on a Unix system: package
 // net sets SO_REUSEADDR on its listeners already. On Windows a bind is not blocked
-// by old connections.
+// by connections in TIME_WAIT.
 //
 // # What each system has
 //

@@ -40,8 +40,9 @@ func Example_httpServer() {
 	// http: Server closed
 }
 
-// A server that ends when it is interrupted, after the requests that it has begun.
-// To lose none that is still queued when others share the port, see package group.
+// A server that ends when it is interrupted, after the requests that it has begun to
+// read. Shutdown drops the others. To lose none of them when a successor shares the
+// port, see package group.
 func Example_gracefulShutdown() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()

@@ -122,10 +122,10 @@ type Config struct {
 	//     except multicast ones (measured on FreeBSD 14.0 and NetBSD 7.99, others
 	//     from source).
 	//   - Windows: a bind to an address that another socket, of any user that has
-	//     access, already uses with it, and beside sockets that did not set
-	//     Exclusive; who gets the traffic is undefined. TIME_WAIT does not block
-	//     a bind there, so there is hardly a use for it (Microsoft, "Using
-	//     SO_REUSEADDR and SO_EXCLUSIVEADDRUSE").
+	//     access, already uses with it; who gets the traffic is undefined (Microsoft,
+	//     "Using SO_REUSEADDR and SO_EXCLUSIVEADDRUSE"). TIME_WAIT does not block
+	//     a bind there (package net, sockopt_windows.go), so there is hardly a use
+	//     for it.
 	//   - Solaris, illumos: a UDP port that is taken, always; no user check
 	//     (source: illumos udp_do_bind).
 	Addr Setting

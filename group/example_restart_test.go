@@ -49,7 +49,8 @@ func launch(ctx context.Context, version, address string) (*webServer, error) {
 	}
 	go func() { s.served <- g.Serve(s.Serve) }()
 	if err := g.TakeOver(ctx, 0); err != nil {
-		return nil, errors.Join(err, s.end()) // the process before goes on
+		// The process before goes on, and this one answers what it was given.
+		return nil, errors.Join(err, s.leave(ctx))
 	}
 	return s, nil
 }

@@ -402,6 +402,10 @@ func (g *Group) TakeOver(ctx context.Context, members int) error {
 // Otherwise the error says why, and how many connections were abandoned. At the end
 // of ctx what is left is abandoned.
 //
+// Without a successor, the listeners are hidden from new connections first. If others
+// share the address, on Linux some clients then wait 1 or 2 s, until they try again and
+// the kernel chooses another listener (measured, 6.18).
+//
 // On FreeBSD, OpenBSD, NetBSD and macOS a successor is known by a file in the
 // directory for temporary files, which both processes must share; and but for FreeBSD,
 // where handshakes belong to no listener, they cannot be seen and Drain always waits
