@@ -12,6 +12,7 @@ package main
 import (
 	"bytes"
 	"debug/elf"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -109,14 +111,36 @@ func run() error {
 
 func test(out io.Writer, path string, args []string) error {
 	parts := strings.SplitN(path, "/", 4) // "", tests, N, import path
-	cmd := exec.Command("/test2json", append([]string{"-t", "-p", parts[3], path, "-test.v=test2json"}, args...)...)
-	cmd.Dir = filepath.Dir(path)
-	cmd.Env = []string{"HOME=/root", "TMPDIR=/tmp", "PATH=/"}
-	cmd.Stdout, cmd.Stderr = out, os.Stdout
-	if err := cmd.Run(); err != nil && !errors.As(err, new(*exec.ExitError)) { // the output says what failed
+	run := func(more ...string) (output bytes.Buffer, err error) {
+		cmd := exec.Command("/test2json", slices.Concat([]string{"-t", "-p", parts[3], path, "-test.v=test2json"}, args, more)...)
+		cmd.Dir = filepath.Dir(path)
+		cmd.Env = []string{"HOME=/root", "TMPDIR=/tmp", "PATH=/"}
+		cmd.Stdout, cmd.Stderr = io.MultiWriter(out, &output), os.Stdout
+		err = cmd.Run()
+		if errors.As(err, new(*exec.ExitError)) { // the output says what failed
+			err = nil
+		}
+		return output, err
+	}
+	output, err := run()
+	if err != nil {
 		return err
 	}
-	return nil
+	// An emulated processor may stand still for longer than a test has patience. What
+	// fails is written down, and has a second chance, with the machine to itself.
+	var failed []string
+	for line := range bytes.Lines(output.Bytes()) {
+		var event struct{ Action, Test string }
+		if json.Unmarshal(line, &event) == nil && event.Action == "fail" && event.Test != "" && !strings.Contains(event.Test, "/") {
+			failed = append(failed, event.Test)
+		}
+	}
+	if failed == nil {
+		return nil
+	}
+	fmt.Fprintln(out, "once more:", strings.Join(failed, " "))
+	_, err = run("-test.run=^(" + strings.Join(failed, "|") + ")$")
+	return err
 }
 
 // serial opens a serial line that passes on bytes as they are.

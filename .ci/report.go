@@ -44,8 +44,7 @@ func main() {
 				if verdicts[e.Package] == nil {
 					verdicts[e.Package] = map[string]string{}
 				}
-				verdicts[e.Package][e.Test] = e.Action
-				counts[e.Action]++
+				verdicts[e.Package][e.Test] = e.Action // the last, if a test ran twice
 				if e.Action == "skip" {
 					skipped = append(skipped, fmt.Sprintf("SKIP %s %s: %s", e.Package, e.Test, reason(lines[e.Package], e.Test)))
 				}
@@ -64,6 +63,11 @@ func main() {
 	}
 	for p := range lines {
 		counts["unfinished"] += printPackage(lines[p], verdicts[p], "fail") // cut off
+	}
+	for _, of := range verdicts {
+		for _, v := range of {
+			counts[v]++
+		}
 	}
 	slices.Sort(skipped)
 	for _, s := range skipped {

@@ -22,7 +22,7 @@ import (
 	"example.com/reuse/internal/testproc"
 )
 
-const patience = 20 * time.Second // of tests, before they fail
+const patience = time.Minute // of tests, before they fail
 
 // answer accepts connections and says one byte on each.
 func answer(l net.Listener) error {
