@@ -612,6 +612,20 @@ func TestCloseListener(t *testing.T) {
 	require.NoError(t, next.g.Close())
 }
 
+// A listener that closes is hidden an instant before. Who looks then for the listeners from
+// before must not take them for strangers, and end the steering.
+func TestHiddenWhileOldRemain(t *testing.T) {
+	t.Parallel()
+	old := alone(t, 1)
+	g, err := group.Config{Size: 1}.Listen(t.Context(), "tcp4", old.Addr().String())
+	require.NoError(t, err)
+	require.NoError(t, g.TakeOver(t.Context(), 0))
+	require.NoError(t, group.BlindFirst(g))
+	assert.True(t, group.Remain(g))
+	require.NoError(t, g.Close())
+	require.NoError(t, old.Close())
+}
+
 // Then the listeners from before leave: their number of spares must not have fallen.
 func TestCloseListenerThenOld(t *testing.T) {
 	if !testproc.Netns(t) {

@@ -24,6 +24,9 @@ func Settled(ctx context.Context, g *Group) error {
 	}
 }
 
+// Remain tells whether a group sees listeners from before its TakeOver.
+func Remain(g *Group) bool { return g.remain(g.hold) }
+
 // Spares counts the spares of a group.
 func Spares(g *Group) int { return len(g.spares()) }
 
@@ -32,6 +35,9 @@ func Steer(g *Group, index uint32) error { return attach(g.first(), program{ret(
 
 // Blind hides a listener from new connections.
 func Blind(l *net.TCPListener) error { return blind(l) }
+
+// BlindFirst hides the first of a group's listeners.
+func BlindFirst(g *Group) error { return blind(g.first().l) }
 
 // OpenAndClose opens a member to which nothing is steered, and closes it.
 func OpenAndClose(ctx context.Context, g *Group) error {

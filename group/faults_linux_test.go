@@ -2,12 +2,14 @@ package group_test
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"runtime"
 	"runtime/debug"
 	"strconv"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -251,7 +253,7 @@ func TestNoDescriptors(t *testing.T) {
 	}
 	before := start(t, 2, "tcp4", "127.0.0.1:0")
 	address := before.g.Addr().String()
-	require.NoError(t, ask(address))
+	require.NoError(t, askToTheEnd(address))
 	debug.SetGCPercent(-1) // which closes what leaks
 	for _, target := range []string{"127.0.0.1:0", address} {
 		for left, opened := 0, false; !opened; left++ {
@@ -273,7 +275,7 @@ func TestNoDescriptors(t *testing.T) {
 			require.True(t, now.isBack(), "%d descriptors, were %d", openFiles(), now.files)
 			require.Equal(t, 2, listeners(t, address))
 			for range 3 {
-				require.NoError(t, ask(address))
+				require.NoError(t, askToTheEnd(address))
 			}
 		}
 	}
@@ -283,6 +285,26 @@ func TestNoDescriptors(t *testing.T) {
 	require.NoError(t, <-before.done)
 	require.NoError(t, next.g.Close())
 	require.NoError(t, <-next.done)
+}
+
+// askToTheEnd asks, and waits until the answering process has given its descriptor back.
+func askToTheEnd(address string) error {
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	if _, err := c.Write([]byte{1}); err != nil {
+		return err
+	}
+	said, err := io.ReadAll(c)
+	if err == nil && len(said) != 1 {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // fill opens descriptors until the process may have no more.

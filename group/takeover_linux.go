@@ -205,6 +205,9 @@ func (g *Group) peers(hidden bool) ([]sockdiag.Socket, error) {
 		return nil, fmt.Errorf("group: sock_diag does not show this process's own listener on %v", at)
 	}
 	mine := all[me]
+	if mine.Interface == invisible { // it is about to close, and by it the others look like strangers
+		return nil, errMoved
+	}
 	all = slices.DeleteFunc(all, func(s sockdiag.Socket) bool {
 		device := s.Interface == mine.Interface || hidden && s.Interface == invisible
 		return s.Local != mine.Local || s.V6Only != mine.V6Only || !device || s.UID != mine.UID
@@ -397,10 +400,7 @@ func (g *Group) settleLater(ctx context.Context, h *hold) {
 		case <-hold.C:
 			waiting = false
 		case <-tick.C:
-			all, err := g.peers(true)
-			waiting = err != nil || slices.ContainsFunc(all, func(s sockdiag.Socket) bool {
-				return slices.Contains(h.before, s.Cookie)
-			})
+			waiting = g.remain(h)
 		}
 	}
 	select {
@@ -432,6 +432,14 @@ func (g *Group) settleLater(ctx context.Context, h *hold) {
 		g.failed = err
 		g.mu.Unlock()
 	}
+}
+
+// remain tells whether there still are, or may be, listeners from before.
+func (g *Group) remain(h *hold) bool {
+	all, err := g.peers(true)
+	return err != nil || slices.ContainsFunc(all, func(s sockdiag.Socket) bool {
+		return slices.Contains(h.before, s.Cookie)
+	})
 }
 
 // settled tells whether nothing is to be undone later.
