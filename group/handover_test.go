@@ -133,9 +133,7 @@ func serveGeneration(args []string, in *bufio.Scanner, out io.Writer) error {
 					continue
 				}
 			} else {
-				// Some systems do not show handshakes under way: then all of the time
-				// is waited for them.
-				c := group.Config{Socket: socket, Size: size(), Handshake: 100 * time.Millisecond}
+				c := group.Config{Socket: socket, Size: size(), Handshake: handshake()}
 				if g, err = c.Listen(ctx, network, address); err == nil {
 					go func() { served <- g.Serve(answer) }()
 					fmt.Fprintln(out, g.Addr())
@@ -219,6 +217,16 @@ func size() int {
 		return 1
 	}
 	return 2
+}
+
+// handshake is how long Drain waits for handshakes. Where they are not shown, all of that
+// time is waited.
+func handshake() time.Duration {
+	switch runtime.GOOS {
+	case "linux", "android":
+		return 3 * time.Second
+	}
+	return 100 * time.Millisecond
 }
 
 // takesOver tells where TakeOver works.
