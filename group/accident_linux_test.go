@@ -626,6 +626,29 @@ func TestHiddenWhileOldRemain(t *testing.T) {
 	require.NoError(t, old.Close())
 }
 
+// An old listener that nobody accepts from, and whose queue is full, does not answer who
+// asks for its number. The spares are closed nevertheless when HoldFor is over.
+func TestSettleBesideFullQueue(t *testing.T) {
+	t.Parallel()
+	old := join(t, "127.0.0.1:0")
+	address := old.Addr().String()
+	rc, err := old.(*net.TCPListener).SyscallConn()
+	require.NoError(t, err)
+	require.NoError(t, rc.Control(func(fd uintptr) { err = unix.Listen(int(fd), 0) }))
+	require.NoError(t, err)
+	c, err := net.Dial("tcp", address) // as many as there is room for
+	require.NoError(t, err)
+	defer c.Close()
+	g, err := group.Config{Size: 2, HoldFor: time.Millisecond}.Listen(t.Context(), "tcp4", address)
+	require.NoError(t, err)
+	require.NoError(t, g.TakeOver(t.Context(), 0))
+	require.NoError(t, group.Settled(t.Context(), g))
+	assert.Zero(t, group.Spares(g))
+	assert.False(t, attached(t, g.Listeners()[0]))
+	require.NoError(t, g.Close())
+	require.NoError(t, old.Close())
+}
+
 // Then the listeners from before leave: their number of spares must not have fallen.
 func TestCloseListenerThenOld(t *testing.T) {
 	if !testproc.Netns(t) {

@@ -25,7 +25,12 @@ func Settled(ctx context.Context, g *Group) error {
 }
 
 // Remain tells whether a group sees listeners from before its TakeOver.
-func Remain(g *Group) bool { return g.remain(g.hold) }
+func Remain(g *Group) bool {
+	g.mu.Lock()
+	h := g.hold
+	g.mu.Unlock()
+	return h != nil && g.remain(h)
+}
 
 // Spares counts the spares of a group.
 func Spares(g *Group) int { return len(g.spares()) }

@@ -124,7 +124,8 @@ type Config struct {
 	Handshake time.Duration
 
 	// HoldFor is how long the steering may outlast TakeOver while listeners from
-	// before remain; 0 is 60 s. Other newcomers wait that long.
+	// before remain; 0 is 60 s. Other newcomers wait that long, and 10 s more if
+	// listeners from before do not accept and their queues are full.
 	HoldFor time.Duration
 
 	// Rescue accepts for a listener whose queue nobody has taken anything from for

@@ -13,21 +13,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// probeTime is how long a probe may take: a SYN that is dropped is sent again after 1 and
-// 3 s, and a machine that has far too much to do took 3.7 s without that (measured, 5.10,
-// emulated).
-const probeTime = 5 * time.Second
+// How long a probe may take. A SYN that is dropped is sent again after 1 s, and before
+// Linux 6.5 then after 3 s. A machine that has far too much to do took 3.7 s without that
+// (measured, 5.10, emulated), so where a member of the group is expected there is more
+// time than where it may be a stranger, who accepts nothing perhaps.
+const (
+	ownTime   = 5 * time.Second
+	otherTime = 2 * time.Second
+)
 
 // probe finds out which of the group's members has an index: it attaches a program
 // that sends one connection there and the others where base does, and connects.
 // It returns nil if none of them accepted. If the index is a stranger's, that one
 // sees a connection that says nothing and goes.
-func (g *Group) probe(ctx context.Context, index uint32, base program) (*member, error) {
+func (g *Group) probe(ctx context.Context, index uint32, base program, limit time.Duration) (*member, error) {
 	m := g.first()
 	if m == nil {
 		return nil, g.closedError("probe")
 	}
-	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	g.probes.begin()
 	defer g.probes.end()
@@ -107,6 +111,12 @@ func (g *Group) probe(ctx context.Context, index uint32, base program) (*member,
 	default:
 		return nil, nil
 	}
+}
+
+// silent tells whether a probe failed because nobody answered in time.
+func silent(err error) bool {
+	var late net.Error
+	return errors.As(err, &late) && late.Timeout()
 }
 
 // arrived waits until the other end's kernel has a connection in its queue, which

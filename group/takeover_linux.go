@@ -112,6 +112,9 @@ func (g *Group) steer(ctx context.Context, members int, h *hold) error {
 	}
 	for try := range 6 {
 		all, err := g.peers(try%2 == 0)
+		if errors.Is(err, errMoved) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -250,7 +253,7 @@ func (g *Group) indexes(ctx context.Context, members int, all []sockdiag.Socket)
 			continue
 		}
 		own = append(own, uint32(i))
-		m, err := g.probe(ctx, uint32(i), byHash())
+		m, err := g.probe(ctx, uint32(i), byHash(), ownTime)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -278,15 +281,23 @@ func (g *Group) indexes(ctx context.Context, members int, all []sockdiag.Socket)
 	return own, own, nil
 }
 
+// maxSilent is how many strangers may not answer a probe: each takes otherTime.
+const maxSilent = 4
+
 // arrangement asks for the members with the numbers 0 to n-1, but for those that are
 // known; they and strangers are nil.
 func (g *Group) arrangement(ctx context.Context, n int, base program, known []uint32) ([]*member, error) {
 	found := make([]*member, n)
+	noAnswer := 0
 	for i := range uint32(n) {
 		if slices.Contains(known, i) {
 			continue
 		}
-		m, err := g.probe(ctx, i, base)
+		m, err := g.probe(ctx, i, base, otherTime)
+		if silent(err) && ctx.Err() == nil && noAnswer < maxSilent {
+			noAnswer++ // whose queue is full: a member accepts at once
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -302,7 +313,7 @@ func (g *Group) arrangement(ctx context.Context, n int, base program, known []ui
 func (g *Group) verify(ctx context.Context, own []uint32, base program) error {
 	seen := map[*member]bool{}
 	for _, i := range own {
-		m, err := g.probe(ctx, i, base)
+		m, err := g.probe(ctx, i, base, ownTime)
 		if err != nil {
 			return err
 		}
@@ -348,7 +359,11 @@ func (g *Group) undo(ctx context.Context) error {
 	if len(g.spares()) > 0 {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.config.Handshake+10*time.Second)
 		defer cancel()
-		if g.closeSpares(ctx, nil, true) != nil && g.closeSpares(ctx, nil, false) != nil {
+		err := g.closeSpares(ctx, nil, true)
+		if err != nil && !silent(err) {
+			err = g.closeSpares(ctx, nil, false)
+		}
+		if err != nil {
 			// They cannot be told from the others. The newest first: none of the members
 			// that stay gets another number then.
 			for _, m := range slices.Backward(g.spares()) {
@@ -415,7 +430,7 @@ func (g *Group) settleLater(ctx context.Context, h *hold) {
 		if ctx.Err() != nil {
 			return // Drain or Close does the rest
 		}
-		if err == nil {
+		if err == nil || silent(err) {
 			break
 		}
 		named = nil // somebody changed the group
