@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -20,6 +21,7 @@ import (
 
 	"example.com/reuse"
 	"example.com/reuse/group"
+	"example.com/reuse/internal/sockdiag"
 	"example.com/reuse/internal/testproc"
 )
 
@@ -627,26 +629,53 @@ func TestHiddenWhileOldRemain(t *testing.T) {
 }
 
 // An old listener that nobody accepts from, and whose queue is full, does not answer who
-// asks for its number. The spares are closed nevertheless when HoldFor is over.
+// asks for its number. When HoldFor is over the spares are closed nevertheless, or left if
+// there are more such listeners than can be waited for.
 func TestSettleBesideFullQueue(t *testing.T) {
 	t.Parallel()
-	old := join(t, "127.0.0.1:0")
-	address := old.Addr().String()
-	rc, err := old.(*net.TCPListener).SyscallConn()
+	for _, tt := range []struct{ full, spares int }{{1, 0}, {6, 6}} {
+		t.Run(strconv.Itoa(tt.full), func(t *testing.T) {
+			t.Parallel()
+			address := "127.0.0.1:0"
+			for range tt.full {
+				old := join(t, address)
+				defer old.Close()
+				address = old.Addr().String()
+				rc, err := old.(*net.TCPListener).SyscallConn()
+				require.NoError(t, err)
+				require.NoError(t, rc.Control(func(fd uintptr) { err = unix.Listen(int(fd), 0) }))
+				require.NoError(t, err)
+			}
+			for range 100 * tt.full { // until no queue has room
+				d := net.Dialer{Timeout: 100 * time.Millisecond}
+				if c, err := d.Dial("tcp", address); err == nil {
+					defer c.Close()
+				}
+				if queuedAt(t, address) == tt.full {
+					break
+				}
+			}
+			require.Equal(t, tt.full, queuedAt(t, address))
+			g, err := group.Config{Size: 2, HoldFor: time.Millisecond}.Listen(t.Context(), "tcp4", address)
+			require.NoError(t, err)
+			require.NoError(t, g.TakeOver(t.Context(), 0))
+			require.NoError(t, group.Settled(t.Context(), g))
+			assert.Equal(t, tt.spares, group.Spares(g))
+			assert.False(t, attached(t, g.Listeners()[0]))
+			require.NoError(t, g.Close())
+		})
+	}
+}
+
+// queuedAt counts the connections that wait for those who listen on an IPv4 address.
+func queuedAt(t *testing.T, address string) (n int) {
+	t.Helper()
+	list, err := sockdiag.TCP(unix.AF_INET, netip.MustParseAddrPort(address).Port(), sockdiag.Listen)
 	require.NoError(t, err)
-	require.NoError(t, rc.Control(func(fd uintptr) { err = unix.Listen(int(fd), 0) }))
-	require.NoError(t, err)
-	c, err := net.Dial("tcp", address) // as many as there is room for
-	require.NoError(t, err)
-	defer c.Close()
-	g, err := group.Config{Size: 2, HoldFor: time.Millisecond}.Listen(t.Context(), "tcp4", address)
-	require.NoError(t, err)
-	require.NoError(t, g.TakeOver(t.Context(), 0))
-	require.NoError(t, group.Settled(t.Context(), g))
-	assert.Zero(t, group.Spares(g))
-	assert.False(t, attached(t, g.Listeners()[0]))
-	require.NoError(t, g.Close())
-	require.NoError(t, old.Close())
+	for _, s := range list {
+		n += int(s.Queue)
+	}
+	return n
 }
 
 // Then the listeners from before leave: their number of spares must not have fallen.

@@ -176,8 +176,8 @@ func TestPacketHandOver(t *testing.T) {
 			answered, lost := stop()
 			t.Log(answered, "answered")
 			assert.NotZero(t, answered)
-			if tt.address == ":0" && len(lost) == 1 && errors.Is(lost[0], unix.ECONNREFUSED) {
-				t.Log("one was refused: see hide")
+			if testing.Short() && tt.address == ":0" && len(lost) == 1 && errors.Is(lost[0], unix.ECONNREFUSED) {
+				t.Log("one was refused: see hide; on an emulated processor the instant is long")
 				return
 			}
 			assert.Empty(t, lost)
