@@ -27,7 +27,7 @@ func TestBothErrors(t *testing.T) {
 	listen := func(rcs ...interface {
 		Control(func(uintptr)) error
 	}) error {
-		s := setup{config: Config{Addr: On}}
+		s := optionSetter{config: Config{Addr: On}}
 		var err error
 		for _, rc := range rcs {
 			err = s.control("tcp4", "127.0.0.1:0", rawControl{rc.Control})

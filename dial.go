@@ -41,21 +41,21 @@ func (c Config) Dial(ctx context.Context, network, laddr, raddr string) (net.Con
 		}
 		d.LocalAddr = local
 	}
-	s := setup{config: c, checked: true, dial: true, late: true}
-	late := udpSharesLate && strings.HasPrefix(network, "udp") && addrPort(d.LocalAddr).Port() == 0
+	s := optionSetter{config: c, checked: true, dial: true, setAfterBind: true}
+	bindsFirst := udpBindsFirst && strings.HasPrefix(network, "udp") && addrPort(d.LocalAddr).Port() == 0
 	d, err := c.Dialer(d)
 	if err != nil {
 		return nil, opError("dial", network, err)
 	}
-	if late && d.Control != nil {
+	if bindsFirst && d.Control != nil {
 		d.Control = s.control // UDP addresses are tried one after the other
 	}
 	conn, err := d.DialContext(ctx, network, raddr)
 	if err != nil {
 		return nil, tupleError(err)
 	}
-	if s.shares != 0 {
-		if err := s.share(conn.(syscall.Conn)); err != nil {
+	if s.pending != 0 {
+		if err := s.setPending(conn.(syscall.Conn)); err != nil {
 			conn.Close()
 			return nil, &net.OpError{Op: "dial", Net: network, Source: conn.LocalAddr(), Addr: conn.RemoteAddr(), Err: err}
 		}
@@ -74,16 +74,17 @@ func (c Config) Dial(ctx context.Context, network, laddr, raddr string) (net.Con
 	return conn, nil
 }
 
-// Dialer returns base with a Control function that sets c's options and then
-// calls base's ControlContext or else Control, if it has one. Everything else of
-// base is kept. A connection to itself and a four-tuple that exists already are
-// told by [Config.Dial] only; and with Addr or Port On, Linux may give a UDP socket
-// without a local port one that another sharing socket has, against which only
-// [Config.Dial] helps.
+// Dialer returns base with a Control function that sets c's options and then calls
+// base's ControlContext or else Control, if it has one. Everything else of base is
+// kept. If an option that is On is not in force any more after that, the error is an
+// [*OptionError] that wraps [ErrConflict]. A connection to itself and a four-tuple
+// that exists already are told by [Config.Dial] only; and with Addr or Port On, Linux
+// may give a UDP socket without a local port one that another sharing socket has,
+// against which only [Config.Dial] helps.
 //
 // It fails with an [*OptionError] if Check does, or if an option is On that no
 // dialed socket can have on this system: PortLB always, Exclusive where
-// [Config.Dial] refuses it, and DeferPort unless base's LocalAddr is a
+// [Config.Dial] always refuses it, and DeferPort unless base's LocalAddr is a
 // [*net.TCPAddr] with port 0. If there is nothing to be set on this system, it
 // returns base as it is.
 func (c Config) Dialer(base net.Dialer) (net.Dialer, error) {
@@ -92,7 +93,7 @@ func (c Config) Dialer(base net.Dialer) (net.Dialer, error) {
 	}
 	if local, ok := base.LocalAddr.(*net.TCPAddr); !ok || local == nil || local.Port != 0 {
 		if c.DeferPort == On {
-			return base, &OptionError{Op: "set", Option: DeferPort, Err: refusal("it takes a TCP dial with a local address and port 0")}
+			return base, &OptionError{Op: "set", Option: DeferPort, Err: unsupportedReason("it takes a TCP dial with a local address and port 0")}
 		}
 		if c.DeferPort == Prefer {
 			c.DeferPort = Default
@@ -104,17 +105,13 @@ func (c Config) Dialer(base net.Dialer) (net.Dialer, error) {
 	switch next, nextContext := base.Control, base.ControlContext; {
 	case nextContext != nil: // base.Control is ignored, as in package net
 		base.ControlContext = func(ctx context.Context, network, address string, rc syscall.RawConn) error {
-			if err := c.dialControl(network, address, rc); err != nil {
-				return err
-			}
-			return nextContext(ctx, network, address, rc)
+			s := optionSetter{config: c, dial: true}
+			return s.controlThen(network, address, rc, func() error { return nextContext(ctx, network, address, rc) })
 		}
 	case next != nil:
 		base.Control = func(network, address string, rc syscall.RawConn) error {
-			if err := c.dialControl(network, address, rc); err != nil {
-				return err
-			}
-			return next(network, address, rc)
+			s := optionSetter{config: c, dial: true}
+			return s.controlThen(network, address, rc, func() error { return next(network, address, rc) })
 		}
 	default:
 		base.Control = c.dialControl
@@ -123,9 +120,9 @@ func (c Config) Dialer(base net.Dialer) (net.Dialer, error) {
 }
 
 // dialControl is the Control function of a Dialer. A dual-stack dial calls it
-// from two goroutines, so each call has a setup of its own.
+// from two goroutines, so each call has an optionSetter of its own.
 func (c Config) dialControl(network, address string, rc syscall.RawConn) error {
-	s := setup{config: c, dial: true}
+	s := optionSetter{config: c, dial: true}
 	return s.control(network, address, rc)
 }
 

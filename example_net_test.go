@@ -41,8 +41,7 @@ func Example_httpServer() {
 }
 
 // A server that ends when it is interrupted, after the requests that it has begun to
-// read. Shutdown drops the others. To lose none of them when a successor shares the
-// port, see package group.
+// read. Shutdown drops the others.
 func Example_gracefulShutdown() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()

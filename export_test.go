@@ -5,3 +5,10 @@ const TupleErrno = errTupleInUse
 
 // Resolve is what Dial makes of a local address.
 var Resolve = resolve
+
+// Forget makes this process read back what it sets once more.
+func Forget() {
+	answers.Lock()
+	defer answers.Unlock()
+	answers.known = 0
+}

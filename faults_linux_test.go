@@ -113,7 +113,7 @@ func optionsOf(c testproc.Call) []reuse.Option {
 
 // forgiven tells whether a Config asks for an option only where there is one.
 func forgiven(c reuse.Config, call testproc.Call) bool {
-	return call.Number == unix.SYS_SETSOCKOPT &&
+	return (call.Number == unix.SYS_SETSOCKOPT || call.Number == unix.SYS_GETSOCKOPT) &&
 		!slices.ContainsFunc(optionsOf(call), func(o reuse.Option) bool { return get(c, o) == reuse.On })
 }
 
@@ -163,6 +163,7 @@ func TestFaults(t *testing.T) {
 	}
 	run := func(fault testproc.Fault, open func() (io.Closer, error)) (calls []testproc.Call, hit bool, err error) {
 		var s io.Closer
+		reuse.Forget()
 		calls, hit = f.Run(fault, func() { s, err = open() })
 		if err == nil {
 			discard(s)
@@ -298,6 +299,25 @@ func TestSingleFaults(t *testing.T) {
 	t.Log(failed, "failed,", opened, "opened")
 	assert.NotZero(t, failed)
 	assert.NotZero(t, opened)
+}
+
+// What has been read back once is believed: the next Listen makes the calls that package
+// net makes, and one setsockopt.
+func TestReadBackOnce(t *testing.T) {
+	t.Parallel()
+	f := testproc.Faulty(t)
+	if f == nil {
+		return
+	}
+	listen := func(c reuse.Config) []testproc.Call {
+		calls, _ := f.Run(testproc.Fault{}, func() { require.NoError(t, bind(t.Context(), c, "tcp4", "127.0.0.1:0")) })
+		return calls
+	}
+	listen(reuse.Config{}) // package net asks the kernel what it has
+	plain := listen(reuse.Config{})
+	reuse.Forget()
+	assert.Len(t, listen(reuse.Config{Port: reuse.On}), len(plain)+2)
+	assert.Len(t, listen(reuse.Config{Port: reuse.On}), len(plain)+1)
 }
 
 // Inspect says Default where there is no option, and otherwise which one it could not

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"runtime"
 	"syscall"
@@ -100,8 +99,8 @@ func TestNULInPath(t *testing.T) {
 
 // 10,000 failing calls of every kind leave no descriptor and no goroutine behind.
 func TestNoLeaks(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("descriptors are counted in /proc")
+	if runtime.GOOS == "windows" || runtime.GOOS == "js" || runtime.GOOS == "wasip1" || runtime.GOOS == "plan9" {
+		t.Skip("descriptors cannot be counted here")
 	}
 	remote := peer(t, "tcp4", "127.0.0.1:0")
 	busy, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -133,7 +132,7 @@ func TestNoLeaks(t *testing.T) {
 		Control: func(string, string, syscall.RawConn) error { return syscall.EPERM },
 	})
 	require.NoError(t, err)
-	for name, fail := range map[string]func() error{
+	cases := map[string]func() error{
 		"address in use": func() error {
 			_, err := reuse.Config{Port: reuse.On}.Listen(ctx, "tcp4", busy.Addr().String())
 			return err
@@ -210,7 +209,11 @@ func TestNoLeaks(t *testing.T) {
 			return err
 		},
 		"option": func() error { return reuse.Option(9).Supported() },
-	} {
+	}
+	if runtime.GOOS != "linux" {
+		delete(cases, "port 0 in Control") // which other kernels look after
+	}
+	for name, fail := range cases {
 		require.Error(t, fail(), name)
 		files, goroutines := openFiles(), runtime.NumGoroutine()
 		for range tries {
@@ -221,13 +224,4 @@ func TestNoLeaks(t *testing.T) {
 		assert.Equal(t, files, openFiles(), name)
 		assert.LessOrEqual(t, runtime.NumGoroutine(), goroutines, name)
 	}
-}
-
-// openFiles counts this process's descriptors.
-func openFiles() int {
-	d, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		panic(err)
-	}
-	return len(d)
 }

@@ -25,7 +25,7 @@ func (c Config) Listen(ctx context.Context, network, address string) (net.Listen
 	if err := c.ready(network, address, false); err != nil {
 		return nil, opError("listen", network, err)
 	}
-	s := setup{config: c, checked: true}
+	s := optionSetter{config: c, checked: true}
 	l, err := s.listenConfig().Listen(ctx, network, address)
 	if err != nil {
 		return nil, s.bothErrors(err)
@@ -39,23 +39,24 @@ func (c Config) Listen(ctx context.Context, network, address string) (net.Listen
 //
 // With port 0 the socket never gets a port that another socket of this address has,
 // whichever of Addr, Port and PortLB is On or Prefer. Linux would give that out to
-// sockets that share, so there the socket binds first and shares afterwards. The
-// other kernels look for a free port by themselves (measured on FreeBSD 14.0 and
-// NetBSD 7.99, from source on OpenBSD, DragonFly, macOS and illumos; not known for
-// AIX, and for Windows with Addr On).
+// sockets that share, so there the socket binds first and shares afterwards. gVisor
+// ignores what is set after the bind: there On is unsupported with port 0, and Prefer
+// does without. The other kernels look for a free port by themselves (measured on
+// FreeBSD 14.0 and NetBSD 7.99, from source on OpenBSD, DragonFly, macOS and illumos;
+// not known for AIX, and for Windows with Addr On).
 func (c Config) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
 	if err := c.ready(network, address, false); err != nil {
 		return nil, opError("listen", network, err)
 	}
-	s := setup{config: c, checked: true, late: true}
+	s := optionSetter{config: c, checked: true, setAfterBind: true}
 	p, err := s.listenConfig().ListenPacket(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
-	if s.shares == 0 {
+	if s.pending == 0 {
 		return p, nil
 	}
-	if err := s.share(p.(syscall.Conn)); err != nil {
+	if err := s.setPending(p.(syscall.Conn)); err != nil {
 		p.Close()
 		return nil, &net.OpError{Op: "listen", Net: network, Addr: p.LocalAddr(), Err: err}
 	}
@@ -63,7 +64,9 @@ func (c Config) ListenPacket(ctx context.Context, network, address string) (net.
 }
 
 // ListenConfig returns base with a Control function that sets c's options and
-// then calls base's Control, if it has one. Everything else of base is kept.
+// then calls base's Control, if it has one. Everything else of base is kept. If an
+// option that is On is not in force any more after base's Control has run, the error
+// is an [*OptionError] that wraps [ErrConflict].
 //
 // It fails with an [*OptionError] if Check does, or if an option is On that no
 // listener can have on this system. If there is nothing to be set on this system,
@@ -82,10 +85,8 @@ func (c Config) ListenConfig(base net.ListenConfig) (net.ListenConfig, error) {
 		return base, nil
 	}
 	base.Control = func(network, address string, rc syscall.RawConn) error {
-		if err := c.Control(network, address, rc); err != nil {
-			return err
-		}
-		return next(network, address, rc)
+		s := optionSetter{config: c}
+		return s.controlThen(network, address, rc, func() error { return next(network, address, rc) })
 	}
 	return base, nil
 }
@@ -103,7 +104,7 @@ func (c Config) ready(network, address string, dial bool) error {
 	return c.possible(network, dial)
 }
 
-func (s *setup) listenConfig() *net.ListenConfig {
+func (s *optionSetter) listenConfig() *net.ListenConfig {
 	if s.config.idle() {
 		return &net.ListenConfig{}
 	}
@@ -112,7 +113,7 @@ func (s *setup) listenConfig() *net.ListenConfig {
 
 // bothErrors adds to the error of Listen the one that Control returned for an
 // MPTCP socket, which package net forgets when it tries plain TCP.
-func (s *setup) bothErrors(err error) error {
+func (s *optionSetter) bothErrors(err error) error {
 	var op *net.OpError
 	if s.firstErr == nil || sameReason(s.firstErr, err) || !errors.As(err, &op) {
 		return err

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"syscall"
 
-	"example.com/reuse/internal/semantics"
 	"example.com/reuse/internal/sockopt"
 )
 
@@ -19,45 +18,59 @@ var answers struct {
 	errors [lastOption + 1]error
 }
 
+// isShown reports whether a change of an option has been read back.
+func isShown(o Option) bool {
+	answers.Lock()
+	defer answers.Unlock()
+	return answers.known.has(o) && answers.errors[o] == nil
+}
+
+func keep(o Option, err error) {
+	answers.Lock()
+	defer answers.Unlock()
+	answers.known |= set(o)
+	answers.errors[o] = err
+}
+
 // probed tells whether the system has an option, by trying it if the build alone
 // does not decide.
 func probed(o Option) error {
-	v, e := verdict(o), table(o)
-	if v.Holds == semantics.Nowhere {
-		return refusal(v.Why)
+	p, e := promised(o), table(o)
+	if p.holds == 0 {
+		return unsupportedReason(p.why)
 	}
 	if e.name == 0 {
 		return nil // the kernel guarantees it
 	}
 	answers.Lock()
-	defer answers.Unlock()
-	if answers.known.has(o) {
-		return answers.errors[o]
+	known, err := answers.known.has(o), answers.errors[o]
+	answers.Unlock()
+	if known {
+		return err
 	}
-	err := try(e)
-	if err == nil || unsupported(err) {
-		answers.known |= set(o)
-		answers.errors[o] = err
+	err = probeOption(o, e)
+	if err == nil || isUnsupported(err) {
+		keep(o, err)
 	}
 	return err
 }
 
-// errTried ends a probe's Listen before it binds.
-var errTried = errors.New("tried")
+// errProbed ends a probe's Listen before it binds.
+var errProbed = errors.New("probed")
 
-// try sets an option on a socket that it does not bind. All the options can be
-// set on a TCP socket.
-func try(e entry) error {
+// probeOption sets an option on a socket that it does not bind. All the options
+// can be set on a TCP socket.
+func probeOption(o Option, e entry) error {
 	var result, failure error
 	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
-		if err := rc.Control(func(fd uintptr) { result = sockopt.Set(fd, e.level, e.name, 1) }); err != nil {
+		if err := rc.Control(func(fd uintptr) { _, result = e.write(fd, o, 1) }); err != nil {
 			return err
 		}
-		return errTried
+		return errProbed
 	}}
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
 		_, err := lc.Listen(context.Background(), "tcp", address)
-		if errors.Is(err, errTried) {
+		if errors.Is(err, errProbed) {
 			return result
 		}
 		failure = err
@@ -65,8 +78,8 @@ func try(e entry) error {
 	return inconclusive{failure}
 }
 
-// unsupported tells whether err says that an option does not exist.
-func unsupported(err error) bool {
+// isUnsupported tells whether err says that an option does not exist.
+func isUnsupported(err error) bool {
 	var i inconclusive
 	return !errors.As(err, &i) && sockopt.Unsupported(err)
 }

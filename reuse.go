@@ -72,16 +72,16 @@ func (o Option) String() string {
 	return "Option(" + strconv.Itoa(int(o)) + ")"
 }
 
-// Supported tells whether the running system has the option for at least some
+// Supported reports whether the running system has the option for at least some
 // network and address. It returns nil if so. If the system has not, the error
 // is an [*OptionError] that [errors.Is] finds as [errors.ErrUnsupported]. Any
-// other error means that it could not be found out, for want of a descriptor
-// perhaps; then the next call tries again.
+// other error is inconclusive, for example because no descriptor was free; a later
+// call probes again.
 //
 // Where the build alone does not decide, Supported sets the option on a socket
-// that it does not bind, the first time it is called, and keeps the answer.
-// It tells nothing about a given address: PortLB, say, is supported on FreeBSD,
-// but not for a dual-stack address.
+// that it does not bind, reads it back, and keeps the answer. The answer is not
+// about a given address: PortLB, for example, is supported on FreeBSD, but not for
+// a dual-stack address.
 func (o Option) Supported() error {
 	if o < Addr || o > lastOption {
 		return &OptionError{Op: "probe", Option: o, Err: os.ErrInvalid}
@@ -92,11 +92,12 @@ func (o Option) Supported() error {
 	return nil
 }
 
-// A Config says which address-sharing options a socket is to have. Its zero
+// A Config says which address-sharing options a socket has. Its zero
 // value asks for nothing and behaves like package net. Configs can be compared.
 //
 // A field that is On is in force on the socket that Listen, ListenPacket or Dial
-// returns, or the call fails with an [*OptionError].
+// returns, or the call fails with an [*OptionError]. What is set is read back until
+// that has shown its effect once in this process.
 //
 // What each field does is said here in short; docs/semantics.md has every pair of
 // addresses and options, on each system.
@@ -137,12 +138,14 @@ type Config struct {
 	//
 	//   - Linux 3.9 and later, Android: all sockets must belong to one effective
 	//     user (that of the socket call). New connections and datagrams are
-	//     hashed over the sockets (measured, 5.10 to 6.18).
+	//     hashed over the sockets (measured, 5.10 to 6.18). gVisor checks no user:
+	//     any process in the sandbox may join (measured, May 2026).
 	//   - FreeBSD, OpenBSD, NetBSD: the socket bound last gets everything
-	//     (measured on FreeBSD 14.0 and NetBSD 7.99; OpenBSD from source); up to
-	//     FreeBSD 13 the one bound first on a wildcard address (source). One user,
-	//     except that NetBSD lets any user join a wildcard address, and checks no
-	//     user for IPv6.
+	//     (measured on FreeBSD 14.0 and NetBSD 7.99 to 10.99; OpenBSD from source). On
+	//     NetBSD a UDP socket on IPv4 gets it also when it has sent last. Up to
+	//     FreeBSD 13 the one bound first on a wildcard address gets it (source). One
+	//     user, except that NetBSD lets any user join a wildcard address, and checks
+	//     no user for IPv6 and mapped addresses.
 	//   - macOS, iOS: the socket bound last on a specific address, the first on
 	//     the wildcard; any user may join a wildcard address (source: xnu-11417).
 	//   - DragonFly: hashed over the sockets on IPv4, as on macOS on IPv6 (source).
@@ -165,12 +168,12 @@ type Config struct {
 	// over them. Every socket must set it. Multicast datagrams are not spread
 	// but copied to all.
 	//
-	//   - Linux, Android: SO_REUSEPORT.
+	//   - Linux, Android: SO_REUSEPORT. gVisor checks no user, as for Port.
 	//   - FreeBSD 12 and later: SO_REUSEPORT_LB. Unsupported on a dual-stack
 	//     address, as in Listen("tcp", ":80"), which joins no group: use "tcp4"
 	//     or "tcp6" (measured on 14.0). The 257th socket of a group binds and
-	//     gets nothing (source). On 14.0 any user may join a wildcard group
-	//     (measured).
+	//     gets nothing (source). On 14.0 any user may join a wildcard group, and
+	//     a socket that is bound and does not listen yet refuses its share (measured).
 	//   - DragonFly: SO_REUSEPORT, IPv4 only (source).
 	//   - Solaris 11.4: SO_REUSEPORT with SO_REUSEADDR cleared, which would turn
 	//     balancing off; so Addr On is refused beside it (source: libuv).
@@ -181,36 +184,44 @@ type Config struct {
 	// listeners; Dial and Dialer refuse it.
 	PortLB Setting
 
-	// Exclusive makes an address the socket's own: as long as it lives, no other
-	// socket can bind that address, or take its traffic with a more specific or
-	// a wildcard bind. It contradicts Addr, Port and PortLB.
+	// Exclusive keeps the traffic of an address for this socket: as long as it lives,
+	// no other socket gets a connection or datagram that is sent to the address,
+	// whichever user it belongs to, whatever it sets and however often it binds. It
+	// contradicts Addr, Port and PortLB. A kernel that cannot guarantee it for the
+	// address makes On an error. Prefer then clears what shares where that helps
+	// (Linux), and succeeds.
 	//
 	//   - Windows: SO_EXCLUSIVEADDRUSE. Without it any process of the same user
-	//     may bind a more specific address or use SO_REUSEADDR beside a socket
-	//     that has it. A service should set it (Microsoft, as above).
+	//     may bind a more specific address, or use SO_REUSEADDR on the same port as
+	//     a socket that has it. A service should set it (Microsoft, as above).
 	//   - Solaris, illumos: SO_EXCLBIND. A restart then has to wait until the
 	//     connections of the old listener are closed.
-	//   - Linux, Android: guaranteed where nothing shares, so what shares is
-	//     cleared; there is no option. A TCP listener keeps the SO_REUSEADDR that
-	//     package net sets, which admits nobody to a listening socket, and
-	//     restarts at once (measured, 5.10 to 6.18). A dialed socket without a local
-	//     address, or with DeferPort, gets its port when it connects, and other
-	//     outgoing connections may have the same one.
-	//     It keeps off whoever binds once, as programs do; another user who means
-	//     it can bind several times, see the package comment. That one gets
-	//     nothing while a TCP listener on a specific address or a UDP socket on an
-	//     IPv6 one lives, but keeps it from starting again, and has the traffic
-	//     then. It takes the traffic at once of a UDP socket on an IPv4 address,
-	//     and, bound to the device (and for IPv4 to the CPU) that packets come
-	//     from, of a TCP listener on 0.0.0.0 and of any socket on an IPv6-only ::.
-	//     Nobody gets beside a dual-stack :: (Listen with "tcp" and ":80"), or on
-	//     UDP 0.0.0.0 (measured, 5.10 to 6.18).
-	//   - OpenBSD, NetBSD, macOS, iOS: likewise for a specific address.
-	//     Unsupported for a wildcard address and in Dial, where a socket with
-	//     SO_REUSEADDR can bind beside it.
-	//   - FreeBSD: unsupported; a wildcard SO_REUSEPORT_LB listener takes the
-	//     traffic of a specific address (measured on 14.0). AIX, DragonFly:
-	//     unsupported, not known.
+	//   - Linux, Android: the kernel guarantees it for a dual-stack :: (Listen with
+	//     "tcp" and ":80"), and for TCP on a specific address and in Dial (measured, 5.10
+	//     to 6.18). Elsewhere, TCP on 0.0.0.0 or an IPv6-only :: and every other UDP
+	//     socket, dialed ones included, another user who binds several times takes
+	//     traffic (measured; UDP on 0.0.0.0, on IPv6 and in Dial on 6.18). There On is
+	//     unsupported, except for a listener on a port that other users may not bind
+	//     (net.ipv4.ip_unprivileged_port_start). That does not keep off another user's
+	//     process that has CAP_NET_BIND_SERVICE.
+	//     There is no option for it: what shares is cleared. A TCP listener keeps the
+	//     SO_REUSEADDR that package net sets, and restarts at once; if the trial that is
+	//     described below finds nothing out, it does not, as on gVisor. On a specific
+	//     address another user can prevent the restart, and get the traffic then. For
+	//     a socket that is bound to a device nothing is guaranteed, and On is an error
+	//     that wraps ErrConflict. A dialed socket without a local address, or with
+	//     DeferPort, gets its port when it connects, and other outgoing connections may
+	//     have the same one.
+	//   - gVisor (GOOS linux): likewise. SO_REUSEADDR on a TCP listener admits other
+	//     users' listeners there. A trial finds that out, once in a process, and On
+	//     clears it: a restart has to wait for TIME_WAIT. That is done also where the
+	//     trial finds nothing out.
+	//   - OpenBSD, NetBSD, macOS, iOS: guaranteed for a specific address. Unsupported
+	//     for a wildcard address and in Dial, where a socket with SO_REUSEADDR can be
+	//     bound to a specific one, or to the same.
+	//   - FreeBSD: unsupported. A wildcard SO_REUSEPORT_LB listener takes the
+	//     traffic of a specific address (measured, 14.0).
+	//   - AIX, DragonFly: unsupported, as what the kernel guarantees is unverified.
 	Exclusive Setting
 
 	// DeferPort lets a dialed TCP socket with a local address and port 0 choose
@@ -220,7 +231,8 @@ type Config struct {
 	// dial with a local address and port 0 is refused.
 	//
 	//   - Linux 4.2 and later, Android: IP_BIND_ADDRESS_NO_PORT, on IPv6 sockets
-	//     too.
+	//     too. gVisor has no such option and says nothing when it is set: On is
+	//     unsupported there.
 	//   - Windows 10, Server 2016 and later: SO_REUSE_UNICASTPORT.
 	//   - Unsupported elsewhere.
 	DeferPort Setting
@@ -314,28 +326,32 @@ func conflict(a Option, as Setting, b Option, bs Setting) error {
 // It fails with an [*OptionError] if Check does, if an option that is On does
 // not exist on this system or for this socket (found as [errors.ErrUnsupported]),
 // or if the kernel refuses it; the errno can be found with [errors.Is]. On unix
-// and ip networks every option that is On is unsupported. DeferPort On is refused,
-// and on Linux, where the kernel could give out a port that another sharing
-// socket has, also Addr, Port or PortLB On for UDP with port 0: use
-// [Config.ListenPacket], or a port.
+// and ip networks every option that is On is unsupported, and so is DeferPort On.
+// On Linux, where the kernel could give out a port that another sharing socket has,
+// Addr, Port or PortLB On or Prefer is an error for UDP with port 0, which wraps
+// [os.ErrInvalid]: use [Config.ListenPacket], or a port.
+//
+// A Control function that runs later on the same socket can undo what this one set.
+// [Config.ListenConfig] and [Config.Dialer] look again after that.
 //
 // On js, wasip1 and plan9 package net never calls a Control function for
 // a listener, so an option that is On would be ignored: prefer [Config.Listen]
 // or [Config.ListenConfig], which find that out.
 func (c Config) Control(network, address string, rc syscall.RawConn) error {
-	o := setup{config: c}
-	return o.control(network, address, rc)
+	s := optionSetter{config: c}
+	return s.control(network, address, rc)
 }
 
-// Inspect reads which options a socket has: On or Off for each that has an
-// option number on this system, Default for the others. sc is a listener, packet
-// connection, connection or file that has a socket. A [net.Listener] or [net.Conn]
-// is no syscall.Conn by itself, but those of package net are: assert it.
+// Inspect reports the bits of a socket's options, not what they mean: On or Off for
+// each field that has an option number on this system, Default for the others. Where
+// Port and PortLB are one bit, both report it. Exclusive is Default where there is no
+// option for it, even if the kernel guarantees it. The result need not pass Check:
+// a plain listener of package net has Addr On on every system but Windows. On gVisor
+// an option that was set after the bind reads On and has no effect.
 //
-// Inspect reports bits, not meanings. Where Port and PortLB are the same bit, both
-// report it; Exclusive is Default where there is no option for it, though the
-// kernel may guarantee it; and the result need not pass Check: a plain listener
-// of package net has Addr On on every system but Windows.
+// sc is a listener, packet connection, connection or file that has a socket.
+// A [net.Listener] or [net.Conn] is no syscall.Conn by itself, but those of package
+// net are: assert it.
 //
 // For a nil sc the error wraps [syscall.EINVAL], for a closed one [net.ErrClosed].
 func Inspect(sc syscall.Conn) (Config, error) {
@@ -353,6 +369,11 @@ func Inspect(sc syscall.Conn) (Config, error) {
 	var c Config
 	var optErr error
 	if err := rc.Control(func(fd uintptr) { c, optErr = inspect(fd) }); err != nil {
+		if f, ok := sc.(*os.File); ok { // its RawConn has an unexported error for that
+			if _, readErr := f.Read(nil); errors.Is(readErr, os.ErrClosed) {
+				err = fmt.Errorf("%w: %w", net.ErrClosed, err)
+			}
+		}
 		return Config{}, inspectError(err)
 	}
 	if optErr != nil {
@@ -364,7 +385,8 @@ func Inspect(sc syscall.Conn) (Config, error) {
 func inspectError(err error) error { return fmt.Errorf("reuse: inspect: %w", err) }
 
 var (
-	// ErrConflict is wrapped by the error for a Config that contradicts itself.
+	// ErrConflict is wrapped by the error for a Config that contradicts itself, or
+	// that the caller's own Control function contradicts.
 	ErrConflict = errors.New("contradictory options")
 
 	// ErrTupleInUse is wrapped by the error of Config.Dial if a connection from
@@ -380,8 +402,9 @@ var (
 	ErrSelfDial = errors.New("connected to itself")
 )
 
-// An OptionError says which option could not be had. From Listen, ListenPacket
-// and Dial it comes inside a [*net.OpError], where [errors.As] finds it.
+// An OptionError reports an option that could not be set, cleared or read. From
+// Listen, ListenPacket and Dial it comes inside a [*net.OpError], where [errors.As]
+// finds it.
 type OptionError struct {
 	Op     string // "check", "set", "clear", "get" or "probe"
 	Option Option
@@ -406,15 +429,22 @@ func (e *OptionError) Unwrap() error { return e.Err }
 // Is reports that e is [errors.ErrUnsupported] if the system, or this kind of
 // socket, lacks the option, whichever errno it has for that.
 func (e *OptionError) Is(target error) bool {
-	return target == errors.ErrUnsupported && e.Err != nil && unsupported(e.Err)
+	return target == errors.ErrUnsupported && e.Err != nil && isUnsupported(e.Err)
 }
 
-// A refusal is an option that this system or this socket cannot have, and why.
-type refusal string
+// An unsupportedReason says why this system or this socket cannot have an option.
+type unsupportedReason string
 
-func (r refusal) Error() string { return "unsupported: " + string(r) }
+func (r unsupportedReason) Error() string { return "unsupported: " + string(r) }
 
-func (r refusal) Is(target error) bool { return target == errors.ErrUnsupported }
+func (r unsupportedReason) Is(target error) bool { return target == errors.ErrUnsupported }
+
+// A misuse is what a call gets wrong, which says nothing about the system.
+type misuse string
+
+func (m misuse) Error() string { return string(m) }
+
+func (m misuse) Is(target error) bool { return target == os.ErrInvalid }
 
 // opError puts err where users of package net look for it.
 func opError(op, network string, err error) error {

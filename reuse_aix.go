@@ -15,8 +15,8 @@ func table(o Option) entry {
 	return entry{}
 }
 
-// udpSharesLate: not known to be needed.
-const udpSharesLate = false
+// udpBindsFirst: not known to be needed.
+const udpBindsFirst = false
 
 // errTupleInUse is what connect says when the four-tuple exists already (as on
 // the BSDs; not known for AIX).

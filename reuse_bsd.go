@@ -25,11 +25,11 @@ func table(o Option) entry {
 	return entry{}
 }
 
-// udpSharesLate: no port was given out twice for one address with any options
+// udpBindsFirst: no port was given out twice for one address with any options
 // (measured, FreeBSD 14.0, 5000 sockets, and NetBSD 7.99, 1500; in_pcb_lport of
 // the others looks for an unused address likewise), and FreeBSD's
 // SO_REUSEPORT_LB would join no group if it were set after the bind.
-const udpSharesLate = false
+const udpBindsFirst = false
 
 // errTupleInUse is what connect says when the four-tuple exists already
 // (measured on FreeBSD 14.0 and NetBSD 7.99; in_pcbconnect of the others).

@@ -16,7 +16,7 @@ func table(o Option) entry {
 		// inet_csk_bind_conflict and udp_lib_lport_inuse refuse every overlap
 		// unless both sockets have the same sharing option. SO_REUSEADDR admits
 		// nobody to a listening TCP socket, and a restart needs it.
-		return entry{clears: set(Addr, Port), spares: set(Addr)}
+		return entry{clears: set(Addr, Port), keepsAddr: true}
 	case DeferPort:
 		// From 4.2, at level IPPROTO_IP for IPv6 sockets, too. MPTCP sockets
 		// lack it before 6.12 (EOPNOTSUPP on 6.1, measured).
@@ -25,8 +25,8 @@ func table(o Option) entry {
 	return entry{}
 }
 
-// udpSharesLate: see bindsFirst.
-const udpSharesLate = true
+// udpBindsFirst: see bindsFirst.
+const udpBindsFirst = true
 
 // errTupleInUse is what connect says when the four-tuple exists already
 // (measured, 6.18).

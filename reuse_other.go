@@ -8,7 +8,7 @@ func table(o Option) entry {
 	return entry{why: "there are no socket options here"}
 }
 
-const udpSharesLate = false
+const udpBindsFirst = false
 
 // errTupleInUse is an error that nothing returns.
-const errTupleInUse = refusal("")
+const errTupleInUse = unsupportedReason("")

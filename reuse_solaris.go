@@ -5,8 +5,6 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
-
-	"example.com/reuse/internal/semantics"
 )
 
 // SO_REUSEPORT in Solaris 11's sys/socket.h; neither syscall nor x/sys has it.
@@ -38,18 +36,18 @@ func table(o Option) entry {
 	return entry{}
 }
 
-// udpSharesLate: a bind to port 0 ignores SO_REUSEADDR (illumos, udp_do_bind).
-const udpSharesLate = false
+// udpBindsFirst: a bind to port 0 ignores SO_REUSEADDR (illumos, udp_do_bind).
+const udpBindsFirst = false
 
 // errTupleInUse is what connect says when the four-tuple exists already (as on
 // the BSDs; not known for Solaris and illumos).
 const errTupleInUse = unix.EADDRINUSE
 
-// system is the name of this system in package semantics.
+// system is the name of this system in promise.go.
 var system = sync.OnceValue(func() string {
 	var u unix.Utsname
 	if runtime.GOOS != "solaris" || unix.Uname(&u) != nil {
 		return runtime.GOOS
 	}
-	return semantics.Solaris(unix.ByteSliceToString(u.Version[:]))
+	return solarisName(unix.ByteSliceToString(u.Version[:]))
 })

@@ -25,13 +25,13 @@ func table(o Option) entry {
 		return entry{level: windows.SOL_SOCKET, name: soExclusiveAddrUse, clears: set(Addr)}
 	case DeferPort:
 		// What a UDP socket answers is not known.
-		return entry{level: windows.SOL_SOCKET, name: soReuseUnicastPort, tcpOnly: true}
+		return entry{level: windows.SOL_SOCKET, name: soReuseUnicastPort, tcpOnly: true, unreadable: true}
 	}
 	return entry{}
 }
 
-// udpSharesLate: SO_REUSEADDR must be set before the bind.
-const udpSharesLate = false
+// udpBindsFirst: SO_REUSEADDR must be set before the bind.
+const udpBindsFirst = false
 
 // errTupleInUse is what ConnectEx says when the four-tuple exists already
 // (Microsoft, "ConnectEx function").

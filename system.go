@@ -4,5 +4,5 @@ package reuse
 
 import "runtime"
 
-// system is the name of this system in package semantics.
+// system is the name of this system in promise.go.
 func system() string { return runtime.GOOS }

@@ -36,11 +36,10 @@ that shares ports, on the same address and on the wildcards, from this process
 and from another. What may bind beside the holder must get none of its
 connections. Then it does the same to a listener that is not exclusive.
 
-Systems: any address can be exclusive on Linux, Windows, Solaris and illumos; a
-specific one such as 127.0.0.1, but no wildcard, on OpenBSD, NetBSD and macOS;
-and none elsewhere, where this program says why. On Linux, another user who
-binds several times gets around it, which is not tried here; see
-go doc example.com/reuse.Config.
+Systems: any address can be exclusive on Windows, Solaris and illumos; on Linux
+a specific one such as 127.0.0.1 and [::], which takes both families, but not
+0.0.0.0; a specific one, but no wildcard, on OpenBSD, NetBSD and macOS; and none
+elsewhere, where this program says why.
 
 Exit status: 0 if nobody took the address or its traffic
   1    if somebody did

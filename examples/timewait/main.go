@@ -100,7 +100,7 @@ func timewait(args []string, stdout io.Writer) error {
 		title string
 		note  string
 	}{
-		{"closed", leaveTimeWait, "1. The old server closed a connection, then its listener.", ""},
+		{"closed", leaveTimeWait, "1. The old server closed a connection, then its listener.", localNote()},
 		{"child", leaveChild, "2. The old server left a connection to " + heir + ", and closed its listener.",
 			"The connection was served before and after."},
 	} {

@@ -165,6 +165,10 @@ func TestRules(t *testing.T) {
 			continue
 		}
 		asked++
+		if a.Scenario == "closed" && localNote() != "" {
+			assert.Equal(t, listens, a.Outcome, "%+v", a)
+			continue
+		}
 		assert.Equal(t, answer.OK(), a.Outcome == listens, "%+v: %+v", a, answer)
 	}
 	if runtime.GOOS == "linux" {

@@ -121,6 +121,10 @@ func (s System) Connect(b Binding) Answer { return s.connect(b.unmapped()) }
 // local and remote address and port exist twice.
 func (s System) SameTuple() Answer { return s.sameTuple }
 
+// Detour says that another user who binds several times can take some of the
+// traffic of a socket that shares by no option.
+func (s System) Detour(b Binding) bool { return s.detour != nil && s.detour(b.unmapped()) }
+
 // unmapped writes ::ffff:a.b.c.d as IPv4, which the kernels take it for.
 func (b Binding) unmapped() Binding {
 	b.mapped = b.Addr.Is4In6()

@@ -13,25 +13,17 @@ import "net/netip"
 func exact(a, b Binding) bool { return !a.connected() && a.Addr == b.Addr }
 
 // tried says that a pair of addresses is one of those that were measured on FreeBSD
-// 14.0 and NetBSD 7.99, for one user and for two: the testdata has them.
+// 14.0 and NetBSD 9.1 and 10.99, for one user and for two: the pairs of Linux.
 func tried(a, b Binding) bool {
-	if a.connected() || a.mapped || b.mapped {
-		return false
+	for _, x := range []Binding{a, b} {
+		if x.connected() || x.multicast() && (x.mapped || !x.v4()) {
+			return false
+		}
 	}
-	any4, any6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
-	switch {
-	case a.multicast() || b.multicast():
-		return a.v4() && a.Addr == b.Addr
-	case a.v4() && b.v4():
+	if a.wildcard() || b.wildcard() || a.Addr == b.Addr {
 		return true
-	case a.dual():
-		return b.v4() || b.dual()
-	case a.Addr == any4:
-		return b.dual()
-	case a.Addr == any6:
-		return b.Addr == any4
 	}
-	return !a.v4() && b.dual()
+	return (a.v4() || b.v4()) && !(a.multicast() && b.multicast())
 }
 
 // looks says whether the test of conflict of b finds a, which overlaps it: on

@@ -1,7 +1,7 @@
 // Package semantics holds the kernels' rules for sharing addresses, as functions
 // that are the same in every build, so that all can be read and tested on any
-// system. Package reuse asks it what an option can promise, inuse why a bind was
-// refused; docs/semantics.md is written from it.
+// system. The tests of package reuse compare what it promises with them, inuse asks
+// why a bind was refused; docs/semantics.md is written from them.
 //
 // A [System] is a kernel or a range of its versions: [Systems] returns all, [Find]
 // one by its name, [On] the one that runs, from what uname says. Its rules are in
@@ -38,8 +38,6 @@
 // kernel that the tests run on. The command mutate, beside, shows that the tests
 // notice a change of any single clause.
 //
-// [PortLB] and [Exclusive] are what the core of package reuse asks: where an
-// option keeps the promise that the package makes for it. They follow from the
-// rules. What an option is called and which number it has stands in the root's
-// reuse_*.go files.
+// Package implied works out where the fields of package reuse can keep their promise.
+// What an option is called and which number it has is in the root's reuse_*.go files.
 package semantics

@@ -8,7 +8,7 @@ import "net/netip"
 const freebsdSharing = Options(Addr) | Options(Port) | Options(LB)
 
 // freebsdSecond is the rule of FreeBSD 12 and later. Up to 14 a wildcard group
-// of another user's could be joined; see other.
+// of another user's could be joined; see freebsdUser.
 func freebsdSecond(upTo14 bool, known Known) func(a, b Binding) Answer {
 	return func(a, b Binding) Answer {
 		if answer, ok := tcpMulticast(a, b, known); ok {
@@ -40,14 +40,24 @@ func freebsdUser(a, b Binding, upTo14 bool) bool {
 		return false
 	}
 	// 1a43cff92a20 (12.0) inverted the exception for wildcards; 4f02a7d739b3
-	// took it away in December 2024. IPv6's test never had it.
+	// took it away in December 2024. A dual-stack :: looks for users once more, among
+	// what takes IPv4, without the exception.
 	group := a.Options.Has(LB) && !a.Options.Has(Port)
-	return !(upTo14 && b.v4() && b.wildcard() && a.wildcard() && group)
+	return !(upTo14 && b.wildcard() && a.wildcard() && group && !(b.dual() && (a.v4() || a.dual())))
 }
 
 // freebsdLooks is the test of conflict's look-up. IPv4 sees a dual-stack ::
-// as 0.0.0.0; and a :: sees 0.0.0.0 and forgives it.
+// as 0.0.0.0; and a :: sees 0.0.0.0 and forgives it, unless it is ::ffff:0.0.0.0.
+// That one forgives both.
 func freebsdLooks(a, b Binding) bool {
+	if a.wildcard() && b.wildcard() {
+		if b.mapped && (a.mapped || a.dual()) {
+			return false
+		}
+		if a.mapped {
+			return true
+		}
+	}
 	if sameFamily(a, b) {
 		return looks(a, b, freebsdSharing)
 	}
@@ -156,9 +166,9 @@ func freebsd14() System {
 	s.facts = []Fact{
 		{Restart, "A new listener with any sharing option is bound beside what is left, whatever the old one set; without one it is refused. Connections over loopback leave no TIME_WAIT unless net.inet.tcp.nolocaltimewait is 0.", known},
 		{PortZero, "The same address and port are never handed out twice. With a sharing option 127.0.0.1 and 0.0.0.0 do get the same port.", known},
-		{DualStack, "A :: without IPV6_V6ONLY is admitted beside 0.0.0.0 with no option at all, never the other way round unless both share; with SO_REUSEPORT_LB it joins no group: four such listeners got 0/0/0/200 connections.", known},
+		{DualStack, "A :: without IPV6_V6ONLY is admitted beside 0.0.0.0 with no option at all, never the other way round unless both share. ::ffff:0.0.0.0 is admitted beside it and beside another ::ffff:0.0.0.0 with no option. With SO_REUSEPORT_LB a dual-stack :: joins no group: four such listeners got 0/0/0/200 connections.", known},
 		{Multicast, "SO_REUSEADDR or either other option on both sockets is enough, but SO_REUSEPORT and SO_REUSEPORT_LB do not mix; TCP cannot be bound to a group.", known},
-		{Security, "Another user is refused whatever overlaps, except that anyone may join a wildcard group of SO_REUSEPORT_LB without SO_REUSEPORT (14.0; which release of 13 or 14 may have taken that away is not known). The same user's wildcard SO_REUSEPORT_LB listener takes the traffic of any specific address. One that is bound and does not listen has its share refused. Up to 13 the oldest wildcard socket got the traffic, from 14 on the newest does.", known},
+		{Security, "Another user is refused whatever overlaps, except that anyone may join a wildcard group of SO_REUSEPORT_LB without SO_REUSEPORT, of either family, unless the newcomer is a dual-stack :: beside a socket that takes IPv4 (14.0; which release of 13 or 14 may have taken that away is not known). The same user's wildcard SO_REUSEPORT_LB listener takes the traffic of any specific address. A socket that is bound and does not listen yet is chosen and refuses, so a listener that starts beside others refuses connections while its process waits for a processor between bind and listen. Up to 13 the oldest wildcard socket got the traffic, from 14 on the newest does.", known},
 		{Late, "An option of a bound socket counts as it is when the next one binds. SO_REUSEPORT_LB set after the bind joins no group.", known},
 	}
 	return s

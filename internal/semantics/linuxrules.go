@@ -123,6 +123,25 @@ func linuxHandsOut(a, b Binding) Answer {
 	return given(!linuxOverlap(a, b), known)
 }
 
+// linuxDetour: a socket with SO_REUSEPORT that is admitted beside another one of its
+// user is not compared with the rest, so one that overlaps nothing lets in a second
+// that does. On TCP the kernel compares with the last one that shared, and takes
+// a wildcard of one family for equal to a dual-stack one (inet_csk_get_port,
+// sk_reuseport_match). On UDP it stops at the first one that shares, which is one that
+// was bound without SO_REUSEPORT and got it later, or the newest, where IPv6's come
+// last; among more than ten sockets of a port, at the first one of the same address
+// (udp_lib_lport_inuse, udp_lib_lport_inuse2). A dual-stack :: leaves no address for
+// the first. The look-up then prefers a specific address, a socket that is connected to
+// the sender (UDP), and one that is bound to the device, for IPv4 on TCP also to the
+// CPU, that the packet comes from.
+func linuxDetour(b Binding) bool {
+	if b.Proto == UDP {
+		return !b.dual()
+	}
+	// A connected socket comes first, by its four-tuple.
+	return !b.connected() && b.wildcard() && !b.dual()
+}
+
 func linux() System {
 	return System{
 		name: "linux", title: "Linux 3.9 and later",
@@ -131,14 +150,14 @@ func linux() System {
 			{Port, "SO_REUSEPORT", "3.9", Known{Source, "absent in 3.0.27 and 3.4; vendors have backported it, so set it rather than look at the version"}},
 		},
 		second: linuxSecond, listen: linuxListen, traffic: linuxTraffic, handsOut: linuxHandsOut,
-		connect: connects, sameTuple: tupleTaken("EADDRNOTAVAIL", Known{Measured, "6.18.44"}),
+		connect: connects, sameTuple: tupleTaken("EADDRNOTAVAIL", Known{Measured, "6.18.44"}), detour: linuxDetour,
 		closing: Closing{Reset, "Connections in a closed listener's queue are reset, unless net.ipv4.tcp_migrate_req is 1 (5.14): then one other listener of the group gets them all.", Known{Measured, "5.10, 6.1, 6.12, 6.18; without effect on 5.10"}},
 		facts: []Fact{
 			{Restart, "A new listener needs an option that the old one had, too: SO_REUSEADDR beside any leftover connection; SO_REUSEPORT beside an established one of the same user, and beside TIME_WAIT and FIN_WAIT_2 of anyone. An accepted connection belongs to the user who called accept.", Known{Measured, "6.18.44"}},
 			{PortZero, "TCP never hands out a port that overlaps another's, unless net.ipv4.ip_autobind_reuse is 1. UDP with SO_REUSEADDR or SO_REUSEPORT may hand out a port that another such socket has.", Known{Measured, "6.18.44"}},
 			{DualStack, "A :: without IPV6_V6ONLY overlaps every binding of both families, in either order. Connected to an IPv6 peer, or accepted from one, its socket still keeps 0.0.0.0 off.", Known{Measured, "5.10, 6.12, 6.18; 6.1.170 and 6.1.192 wrongly admit ::ffff:127.0.0.1 beside ::ffff:0.0.0.0 on TCP in 21 of 2,352 cases"}},
 			{Multicast, "The rules of UDP hold; every matching socket gets a copy, whether it shares by SO_REUSEADDR or SO_REUSEPORT.", Known{Measured, "6.18.44"}},
-			{Security, "SO_REUSEADDR has no test of users: another user's UDP socket that sets it, too, shares the port and, bound last, takes the traffic; of two bound TCP sockets the first to listen wins. SO_REUSEPORT needs the same user, which is the one that made the socket; fchown changes it. But with three sockets it lets anyone in beside one that does not share: whoever has bound a port with SO_REUSEPORT where nothing overlaps (the wildcard of the other family; on UDP another IPv4 address) may then bind it with SO_REUSEPORT where something does. On UDP that takes all datagrams of another user's socket on an IPv4 address; a socket on 0.0.0.0 (TCP) or an IPv6-only :: loses its traffic to one that is bound to the device, and for IPv4 to the CPU; others keep it while they live, and cannot be bound again. A dual-stack :: is safe, and on UDP 0.0.0.0.", Known{Measured, "5.10, 6.1, 6.12, 6.18"}},
+			{Security, "SO_REUSEADDR has no test of users: another user's UDP socket that sets it, too, shares the port and, bound last, takes the traffic; of two bound TCP sockets the first to listen wins. SO_REUSEPORT needs the same user, which is the one that made the socket; fchown changes it. But with three sockets it lets anyone in beside one that does not share: whoever has bound a port with SO_REUSEPORT where nothing overlaps (the wildcard of the other family; on UDP another IPv4 address) may then bind it with SO_REUSEPORT where something does. On UDP that takes all datagrams of another user's socket on an IPv4 address, or on a wildcard or IPv6 one by a socket that is bound to the device or connected to the sender (6.18). On TCP a socket on 0.0.0.0 or an IPv6-only :: loses its connections to one that is bound to the device, and for IPv4 to the CPU; one on a specific address keeps them while it lives, and cannot be bound again. A dual-stack :: is safe, and so is any socket on a port that other users may not bind (net.ipv4.ip_unprivileged_port_start); a process with CAP_NET_BIND_SERVICE may.", Known{Measured, "5.10, 6.1, 6.12, 6.18"}},
 			{Late, "An option set after the bind counts for later binds. Clearing SO_REUSEPORT on TCP does not: the port goes on admitting; on UDP it does.", Known{Measured, "5.10, 6.1, 6.12, 6.18"}},
 		},
 	}
@@ -149,7 +168,7 @@ func linux38() System {
 	s.name, s.title = "linux-3.8", "Linux before 3.9"
 	s.options = s.options[:1]
 	s.options[0].known = Known{Source, "3.0.27, 3.4"}
-	s.second = linux38Second
+	s.second, s.detour = linux38Second, nil // there is no SO_REUSEPORT
 	s.listen = func(a, b Binding) Answer { return at("listen", linux38Second(a, b)) }
 	known := Known{Source, "3.0.27, 3.4"}
 	s.traffic = func(to destination, sharing []Binding) Traffic {

@@ -248,6 +248,7 @@ func TestRows(t *testing.T) {
 		{"linux-6.18-all.txt", 7776, 0, 0},
 		{"linux-6.18-leftovers.txt", 4224, 0, 0},
 		{"freebsd-14.txt", 2304, 0, 0},
+		{"freebsd-14-mapped.txt", 444, 0, 0},
 		{"netbsd-7.99.txt", 576, 0, 0},
 		{"netbsd-7.99-other-uid.txt", 576, 0, 0},
 		{"bsd.txt", 7424, 192, 0},

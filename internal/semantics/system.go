@@ -20,6 +20,7 @@ type System struct {
 	sameTuple   Answer
 	closing     Closing
 	facts       []Fact
+	detour      func(Binding) bool // nil: nowhere
 }
 
 // optionData is what a system calls an option, from which version, and how that
@@ -85,9 +86,24 @@ func On(goos, release, version string) (System, error) {
 			return Find("windows-2000")
 		}
 	case "solaris":
-		return Find(Solaris(version))
+		return Find(solarisName(version))
 	}
 	return Find(goos)
+}
+
+// Solaris114 is the name of Oracle Solaris 11.4 and later, where SO_REUSEPORT
+// balances.
+const Solaris114 = "solaris-11.4"
+
+// solarisName returns the name for a Solaris whose uname has a version such as
+// "11.4.0.15.0".
+func solarisName(version string) string {
+	major, rest, _ := strings.Cut(version, ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	if n, err := strconv.Atoi(minor); major == "11" && err == nil && n >= 4 {
+		return Solaris114
+	}
+	return "solaris"
 }
 
 // parseRelease reads the first two numbers of "6.18.44-x", "14.0-STABLE", "10.0".

@@ -42,7 +42,8 @@ type destination struct {
 }
 
 // Traffic says who gets what is sent to an address while several bindings share
-// the port. They stand in the order of their binds. A TCP binding that is Bound
+// the port. They stand in the order of their binds; for UDP over IPv4 on NetBSD, of
+// their last bind or datagram. A TCP binding that is Bound
 // and in To refuses or drops its share: the kernel has chosen it, and it does not
 // listen.
 func (s System) Traffic(to netip.Addr, sharing []Binding) Traffic {

@@ -90,6 +90,7 @@ func TestTraffic(t *testing.T) {
 
 		// The others, read; NetBSD's measurements are in netbsd-7.99-extra.txt.
 		{"netbsd", semantics.TCP, "127.0.0.1", "dual -, 0.0.0.0 addr", "0/2", semantics.Inferred},
+		{"netbsd", semantics.UDP, "127.0.0.1", "dual -, 0.0.0.0 addr", "0/2", semantics.Inferred},
 		{"netbsd", semantics.TCP, "127.0.0.1", "127.0.0.1 -, dual addr", "2/0", semantics.Measured},
 		{"netbsd", semantics.TCP, "127.0.0.1", "dual -", "2", semantics.Measured},
 		{"openbsd", semantics.TCP, "127.0.0.1", "0.0.0.0 port, 0.0.0.0 port", "0/2", semantics.Source},
@@ -154,6 +155,24 @@ func TestTraffic(t *testing.T) {
 			assert.Equal(t, semantics.Nobody, got.Way, "%s %v to %s: %s", tt.system, tt.proto, tt.to, tt.sockets)
 		}
 		assert.Equal(t, tt.how, got.Known.How, "%s %v to %s: %s", tt.system, tt.proto, tt.to, tt.sockets)
+	}
+}
+
+// On NetBSD a UDP socket on IPv4 comes first when it is bound, and when it sends.
+func TestNetBSDSender(t *testing.T) {
+	t.Parallel()
+	s, err := semantics.Find("netbsd")
+	require.NoError(t, err)
+	group := semantics.Binding{Proto: semantics.UDP, State: semantics.Bound, Addr: netip.MustParseAddr("224.1.2.3"), Options: semantics.Opts(semantics.Port)}
+	assert.Equal(t, "multicast", s.Traffic(group.Addr, []semantics.Binding{group, group}).Rule.Name)
+	for to, want := range map[string]string{"127.0.0.1": "bound or sent last", "::1": "newest"} {
+		for proto, want := range map[semantics.Proto]string{semantics.UDP: want, semantics.TCP: "newest"} {
+			b := semantics.Binding{Proto: proto, State: semantics.Listening, Addr: netip.MustParseAddr(to), Options: semantics.Opts(semantics.Port)}
+			got := s.Traffic(b.Addr, []semantics.Binding{b, b})
+			assert.Equal(t, []int{1}, got.To)
+			assert.Equal(t, want, got.Rule.Name, "%v to %s", proto, to)
+			assert.Equal(t, want == "newest", got.Known.Where == "7.99.34", "%v to %s", proto, to)
+		}
 	}
 }
 

@@ -19,8 +19,9 @@ const netnsEnv = "REUSE_TEST_NETNS"
 // Netns runs the calling test once more, alone in a process with a network
 // namespace of its own whose loopback is up, and passes its result on. It returns
 // true in that process, where the test goes on, and false in the first one, where
-// it has nothing left to do. A user who may not make a namespace skips the test.
-func Netns(t *testing.T) bool {
+// it has nothing left to do. A user who may not make a namespace skips the test. Further
+// namespaces are named by their clone flags.
+func Netns(t *testing.T, more ...uintptr) bool {
 	t.Helper()
 	if os.Getenv(netnsEnv) == t.Name() {
 		err := loopbackUp()
@@ -36,6 +37,9 @@ func Netns(t *testing.T) bool {
 	cmd := exec.Command(exe, "-test.run="+pattern, "-test.v", "-test.count=1", fmt.Sprint("-test.short=", testing.Short()))
 	cmd.Env = append(os.Environ(), netnsEnv+"="+t.Name(), "GORACE=atexit_sleep_ms=0")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
+	for _, flag := range more {
+		cmd.SysProcAttr.Cloneflags |= flag
+	}
 	if os.Geteuid() != 0 {
 		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
@@ -75,5 +79,9 @@ func loopbackUp() error {
 		return err
 	}
 	ifr.SetUint16(ifr.Uint16() | unix.IFF_UP)
-	return unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, ifr)
+	err = unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, ifr)
+	if err == unix.ENOTTY { // gVisor, where it is up by now
+		return nil
+	}
+	return err
 }

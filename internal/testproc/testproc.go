@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -55,11 +56,18 @@ type Process struct {
 // failure is the test's.
 func Start(t testing.TB, name string, args ...string) *Process {
 	t.Helper()
+	return StartAs(t, nil, name, args...)
+}
+
+// StartAs is Start for a process with attributes, such as namespaces.
+func StartAs(t testing.TB, attr *syscall.SysProcAttr, name string, args ...string) *Process {
+	t.Helper()
 	exe, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.Command(exe, args...)
 	cmd.Env = append(os.Environ(), childEnv+"="+name, "GORACE=atexit_sleep_ms=0") // which is 1 s in a race build
 	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = attr
 	in, err := cmd.StdinPipe()
 	require.NoError(t, err)
 	out, err := cmd.StdoutPipe()

@@ -1,0 +1,9 @@
+//go:build !linux
+
+package reuse
+
+// Other kernels are known by their name.
+
+func joinsListener() bool { return false }
+
+func countsAfterBind() (bool, error) { return true, nil }
