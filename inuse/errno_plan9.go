@@ -1,4 +1,4 @@
 package inuse
 
-// failureOf: errors are text here, which nobody should compare.
+// failureOf: errors are text here, which a program cannot compare.
 func failureOf(error) failure { return other }

@@ -7,17 +7,15 @@ import (
 	"syscall"
 )
 
-// failureOf tells what an errno in an error says of an address.
+// failureOf returns what an errno in an error says of an address.
 func failureOf(err error) failure {
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return inUse
-	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
-		return denied
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return notAvailable
-	case errors.Is(err, syscall.EAFNOSUPPORT):
-		return noFamily
+	var errno syscall.Errno
+	if errors.As(err, &errno); errno == syscall.EPERM {
+		errno = syscall.EACCES
 	}
-	return other
+	return map[syscall.Errno]failure{
+		syscall.EADDRINUSE: inUse, syscall.EACCES: denied, syscall.EADDRNOTAVAIL: notAvailable,
+		syscall.EAFNOSUPPORT: noFamily, syscall.EINVAL: invalid, syscall.EMFILE: processFull,
+		syscall.ENFILE: systemFull, syscall.ECONNREFUSED: notListening, syscall.EPROTOTYPE: otherType,
+	}[errno]
 }

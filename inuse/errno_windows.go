@@ -2,29 +2,19 @@ package inuse
 
 import (
 	"errors"
-	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/windows"
 )
 
-// failureOf tells what an errno in an error says of an address. Those of package
-// syscall are Go's own inventions here.
+// failureOf returns what an errno in an error says of an address. Package syscall's own
+// constants are inventions of Go here, of which it returns EINVAL for a long path.
 func failureOf(err error) failure {
-	switch {
-	case errors.Is(err, windows.WSAEADDRINUSE):
-		return inUse
-	case errors.Is(err, windows.WSAEACCES):
-		return denied
-	case errors.Is(err, windows.WSAEADDRNOTAVAIL):
-		return notAvailable
-	case errors.Is(err, windows.WSAEAFNOSUPPORT):
-		return noFamily
-	}
-	return other
-}
-
-// uname returns the version as package semantics wants it.
-func uname() (release, version string) {
-	major, minor, _ := windows.RtlGetNtVersionNumbers()
-	return strconv.Itoa(int(major)) + "." + strconv.Itoa(int(minor)), ""
+	var errno syscall.Errno
+	errors.As(err, &errno)
+	return map[syscall.Errno]failure{
+		windows.WSAEADDRINUSE: inUse, windows.WSAEACCES: denied, windows.WSAEADDRNOTAVAIL: notAvailable,
+		windows.WSAEAFNOSUPPORT: noFamily, windows.WSAEINVAL: invalid, syscall.EINVAL: invalid,
+		windows.WSAEMFILE: processFull, windows.WSAECONNREFUSED: notListening, windows.WSAEPROTOTYPE: otherType,
+	}[errno]
 }

@@ -31,6 +31,31 @@ func ExampleExplain() {
 	// Output: LISTEN true
 }
 
+// Can this server bind its address now?
+func ExampleCheck() {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx, address := context.Background(), l.Addr().String()
+	r, err := inuse.Check(ctx, reuse.Config{}, "tcp4", address)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(r.Free, len(r.Holders))
+	if err := l.Close(); err != nil {
+		log.Fatal(err)
+	}
+	r, err = inuse.Check(ctx, reuse.Config{}, "tcp4", address)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(r.Free, len(r.Holders))
+	// Output:
+	// false 1
+	// true 0
+}
+
 // Is it this process itself that has the port?
 func ExampleReport() {
 	ctx := context.Background()

@@ -1,6 +1,7 @@
 package inuse
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,172 +12,290 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"example.com/reuse"
 	"example.com/reuse/internal/semantics"
 )
 
-// A Report says why an address could not be had. Its texts do nothing to a terminal,
-// whatever the processes are called; the Holders' Commands are as they are.
+// A Report says why a bind fails, or would. Its texts do nothing to a terminal, whatever
+// the processes are called; the Holders' Commands are as they are.
 type Report struct {
 	Network, Address string   // as in the error; of a dialed socket that cannot bind, its own
-	Holders          []Holder // as from [Holders]; none if that is not what went wrong
+	Free             bool     // from Check: nothing that is visible refuses the bind
+	Holders          []Holder // as from [Holders]; none if the failure has another cause
 	Reason           string   // one or more sentences
-	Advice           []string // a sentence each, what is best first
+	Advice           []string // a sentence or two each, the best first
 }
 
-// Explain says why a listener, packet connection or connection could not be had. c is
-// the Config that was asked for, the zero Config if none; err comes from this
-// library or from package net.
+// Explain says why Listen, ListenPacket or Dial failed. c is the Config that was asked
+// for, the zero Config if none; err comes from this library or from package net.
 //
-// The Reason of an address in use is the rule of this kernel that refuses the bind,
-// and Advice names the Config that would have been admitted beside the Holders there
-// are, or says that there is none. No system tells which options another process
-// has set: what follows from the sockets there are and from the refusal is drawn as
-// a conclusion, and what else a Config depends on stands in the Advice, as in "works
-// if pid 4211 set SO_REUSEPORT too". Also explained are permission denied, an address
-// that cannot be assigned, ephemeral ports that are used up, an address family that
-// is missing, and the errors of options.
+// The Reason of an address in use is the rule of this kernel that refuses the bind. The
+// Advice is what the kernel's rules admit alongside the Holders: another Config, network,
+// address or device, the same Config on the other socket too, or a hand-over from its
+// process. No system reports which options another process has set. They are concluded
+// from the sockets there are and from the refusal; what else an Advice depends on stands
+// in it, as in "works if pid 4211 set SO_REUSEPORT too".
 //
-// The system may change between the error and the look: a Report says what is there
-// now. Nothing is bound, and nothing is changed, to find out.
+// Also explained are permission denied, an address that cannot be assigned, a link-local
+// address without a zone, ephemeral ports or descriptors that are used up, a missing
+// address family, the errors of options, and for Unix sockets a stale file, a name in
+// use, a path that is too long and a missing folder.
 //
-// A [*net.OpError] without Err asks what would refuse a bind that nobody has tried.
-// Explain fails if err is neither that nor one of those errors. What cannot be seen
-// on this system, or by this user, is no failure; the Report says so.
+// The system may change between the error and the look: a Report says what is there now.
+// An err without a [*net.OpError] has no address; it is explained as far as its errno
+// allows, and the Advice is [Check].
+//
+// Explain fails if err is nil or its errno says nothing about an address. What this
+// system does not show, or not to this user, is no failure; the Report says so.
 func Explain(ctx context.Context, c reuse.Config, err error) (*Report, error) {
-	x := explainer{ctx: ctx, config: c, err: err, Report: &Report{}}
-	if !errors.As(err, &x.op) {
-		x.op = &net.OpError{}
-	} else if x.op == nil {
-		return nil, fmt.Errorf("inuse: %w: a nil *net.OpError", os.ErrInvalid)
-	}
-	x.dial = x.op.Op == "dial"
-	x.Network = printable(x.op.Net)
-	for _, a := range []net.Addr{x.op.Addr, x.op.Source} {
-		if s := addressOf(a); s != "" && x.Address == "" {
-			x.Address = printable(s)
+	x := explainer{ctx: ctx, config: c, err: err, refused: true, Report: &Report{}}
+	var op *net.OpError
+	if found := errors.As(err, &op); err == nil || found && op == nil {
+		return nil, fmt.Errorf("inuse: %w: there is no error to explain", os.ErrInvalid)
+	} else if found {
+		x.dial = op.Op == "dial"
+		x.network, x.source, x.remote = op.Net, addressOf(op.Source), ""
+		if x.local = addressOf(op.Addr); x.dial {
+			x.local, x.remote = "", x.local
 		}
 	}
-	if err := x.explain(); err != nil {
-		return nil, err
-	}
-	return x.Report, nil
+	x.Network, x.Address = printable(x.network), printable(cmp.Or(x.local, x.remote, x.source))
+	return x.report(x.explain())
 }
 
-// addressOf returns an address as text, "" for none, which may be a nil pointer.
-func addressOf(a net.Addr) string {
-	switch a := a.(type) {
-	case nil:
-		return ""
-	case *net.TCPAddr:
-		if a == nil {
-			return ""
-		}
-	case *net.UDPAddr:
-		if a == nil {
-			return ""
-		}
-	}
-	return a.String()
+// Check says what refuses a bind of an address now, by Listen or ListenPacket with c.
+// network and address are what these would be given: also "unix" and a path. Report.Free
+// reports that nothing does.
+//
+// Check sets c's options on a socket that it does not bind. An option that Listen would
+// refuse there is the Reason.
+//
+// Check does not bind the address. Linux has two rules that Check may have to try, and for
+// that it binds ephemeral ports of the loopback for a moment. The first is whether
+// /proc/net/udp6 lists sockets, where there is no sock_diag. The second is what
+// SO_REUSEADDR admits to a listener, once in a process, with Exclusive On or Prefer.
+//
+// The error wraps [errors.ErrUnsupported] where the sockets of this system cannot be
+// read, and [os.ErrInvalid] for port 0, which is any free port.
+func Check(ctx context.Context, c reuse.Config, network, address string) (*Report, error) {
+	x := explainer{ctx: ctx, config: c, network: network, local: address,
+		Report: &Report{Network: printable(network), Address: printable(address)}}
+	return x.report(x.check())
 }
 
 type explainer struct {
 	*Report
-	ctx    context.Context
-	config reuse.Config
-	err    error
-	op     *net.OpError
-	dial   bool
+	ctx     context.Context
+	config  reuse.Config
+	err     error
+	refused bool // the kernel has refused it: Explain
+	dial    bool
+
+	network, local, source, remote string // "": none
 }
 
-func (x *explainer) reason(format string, a ...any) { x.Reason = fmt.Sprintf(format, a...) }
+func (x *explainer) report(err error) (*Report, error) {
+	if err = cmp.Or(x.ctx.Err(), err); err != nil {
+		return nil, fmt.Errorf("inuse: %w", err)
+	}
+	return x.Report, nil
+}
 
-func (x *explainer) advise(format string, a ...any) {
-	x.Advice = append(x.Advice, fmt.Sprintf(format, a...))
+// say sets the Reason and adds to the Advice.
+func (x *explainer) say(reason string, advice ...string) {
+	x.Reason, x.Advice = reason, append(x.Advice, advice...)
+}
+
+func (x *explainer) check() error {
+	var t target
+	if !isUnix(x.network) {
+		var err error
+		if t, err = resolve(x.ctx, x.network, x.local); err != nil {
+			return err
+		}
+		if t.local.Port() == 0 {
+			return fmt.Errorf("%w: port 0 is any free port", os.ErrInvalid)
+		}
+	}
+	var option *reuse.OptionError
+	if err := setOptions(x.ctx, x.config, x.network, x.local); errors.As(err, &option) {
+		x.option(option)
+		return nil
+	}
+	if isUnix(x.network) {
+		return x.unix()
+	}
+	mine, err := isLocal(t.local.Addr())
+	switch {
+	case x.zone(t.local.Addr()):
+	case err == nil && !mine:
+		x.notAvailable(t)
+	case int(t.local.Port()) < firstUnprivileged() && !privileged():
+		x.denied(t)
+	default:
+		return x.inUse(t)
+	}
+	return nil
+}
+
+// errUnbound ends a Listen before the bind.
+var errUnbound = errors.New("not bound")
+
+// setOptions returns why no listener on an address can have c's options. It sets them on a
+// socket that it does not bind.
+func setOptions(ctx context.Context, c reuse.Config, network, address string) error {
+	lc, err := c.ListenConfig(net.ListenConfig{})
+	control := lc.Control
+	if err != nil || control == nil { // without one there is nothing to set
+		return err
+	}
+	lc.Control = func(network, address string, rc syscall.RawConn) error {
+		return cmp.Or(control(network, address, rc), errUnbound)
+	}
+	if strings.HasPrefix(network, "udp") || network == "unixgram" {
+		_, err = lc.ListenPacket(ctx, network, address)
+	} else {
+		_, err = lc.Listen(ctx, network, address)
+	}
+	if errors.Is(err, errUnbound) {
+		return nil
+	}
+	return err
 }
 
 func (x *explainer) explain() error {
 	var option *reuse.OptionError
+	kind := strings.TrimRight(x.network, "46")
+	f := failureOf(x.err)
 	switch {
-	case x.err == nil:
-		return fmt.Errorf("inuse: %w: there is no error to explain", os.ErrInvalid)
-	case x.op.Op != "" && x.op.Err == nil:
-		return x.inUse(false)
 	case errors.Is(x.err, reuse.ErrSelfDial):
-		x.reason("The local and the remote address of the connection are the same, %s, so the socket was connected to itself.", x.Address)
-		x.advise("Dial from another local port, or from port 0.")
-		return nil
+		x.say("The local and the remote address of the connection are the same, "+x.Address+", so the socket was connected to itself.", otherPort)
 	case errors.As(x.err, &option):
 		x.option(option)
-		return nil
-	case !strings.HasPrefix(x.op.Net, "tcp") && !strings.HasPrefix(x.op.Net, "udp"):
-		return fmt.Errorf("inuse: %w: only TCP and UDP are explained: %w", errors.ErrUnsupported, x.err)
+	case f == processFull || f == systemFull:
+		x.full(f)
+	case x.network == "":
+		what := map[failure]string{inUse: "An address is in use", denied: "The system does not permit this bind or connection",
+			notAvailable: "An address cannot be assigned", noFamily: "This kernel has no sockets of this family", invalid: "An address is invalid"}[f]
+		x.say(cmp.Or(what, "What failed is unknown")+". The error contains no *net.OpError, so the address is unknown.",
+			"Use inuse.Check with the network and the address, or wrap the error of package net with %w.")
+	case isUnix(x.network) && !x.dial:
+		return x.unix()
+	case kind != "tcp" && kind != "udp":
+		return fmt.Errorf("%w: only TCP, UDP and listening Unix sockets are explained: %w", errors.ErrUnsupported, x.err)
+	case f == noFamily:
+		x.say(fmt.Sprintf("This kernel has no sockets of the family that %s on %s needs.", x.Network, x.Address),
+			`Use a network that ends in the other digit, as in "tcp4", or none, as in "tcp".`)
+	case f == other:
+		return fmt.Errorf("nothing is known about this error: %w", x.err)
+	default:
+		return x.explainAddress(f)
 	}
-	switch failureOf(x.err) {
-	case inUse:
-		if x.dial && x.connecting() {
-			return x.tupleInUse() // the BSDs, Windows
-		}
-		return x.inUse(true)
-	case denied:
-		return x.denied()
-	case notAvailable:
-		return x.notAvailable()
-	case noFamily:
-		x.reason("This kernel has no sockets of the family that %s on %s needs.", x.Network, x.Address)
-		x.advise("Use a network that ends in the other digit, as in \"tcp4\", or none, as in \"tcp\".")
-		return nil
-	}
-	return fmt.Errorf("inuse: nothing is known about this error: %w", x.err)
+	return nil
 }
 
-// connecting tells whether connect said the error, or connectex.
+func (x *explainer) explainAddress(f failure) error {
+	t, err := x.target()
+	switch {
+	case err != nil:
+		return err
+	case x.connecting() && (f == inUse || f == notAvailable && t.local.Port() != 0):
+		x.tupleInUse(t) // EADDRINUSE on the BSDs and Windows
+	case x.connecting() && f == notAvailable:
+		x.exhausted(t)
+	case f == inUse:
+		return x.inUse(t)
+	case f == denied:
+		x.denied(t)
+	case x.zone(t.local.Addr()) || x.zone(addrPort(x.remote).Addr()):
+	case f == notAvailable:
+		x.notAvailable(t)
+	default:
+		return fmt.Errorf("nothing is known about this error: %w", x.err)
+	}
+	return nil
+}
+
+// addressOf returns an address as text, "" for none.
+func addressOf(a net.Addr) string {
+	if a == nil || fmt.Sprint(a) == "<nil>" {
+		return ""
+	}
+	return a.String()
+}
+
+// connecting reports whether connect returned the error, or connectex.
 func (x *explainer) connecting() bool {
 	var sys *os.SyscallError
-	return errors.As(x.err, &sys) && strings.HasPrefix(sys.Syscall, "connect")
+	return x.dial && errors.As(x.err, &sys) && strings.HasPrefix(sys.Syscall, "connect")
 }
 
-// option explains an option that could not be had.
+// option explains an option that could not be set.
 func (x *explainer) option(e *reuse.OptionError) {
-	x.reason("%s.", printable(strings.TrimPrefix(e.Error(), "reuse: ")))
+	_, port, _ := net.SplitHostPort(x.local)
+	advice := fmt.Sprintf("Leave %v at reuse.Default for this call, or use reuse.Prefer to do without it.", e.Option)
 	switch {
 	case errors.Is(e, reuse.ErrConflict):
-		x.advise("Ask for one of the two options: with both On the socket would share its address and keep it for itself.")
-	case errors.Is(e, errors.ErrUnsupported):
-		x.advise("%v: reuse.Prefer does without %v where there is none.", e.Option, e.Option)
+		advice = "Ask for one of the two options: with both On the socket would share its address and be exclusive."
+	case errors.Is(e, os.ErrInvalid) && e.Op != "check": // UDP port 0 in a Control function
+		advice = "Use Config.ListenPacket, which finds a free port and shares it then, or another port than 0."
 	case errors.Is(e, os.ErrInvalid):
-		x.advise("A Setting is Default, On, Off or Prefer.")
+		advice = "A Setting is Default, On, Off or Prefer."
 	case failureOf(e) == denied:
-		x.advise("A filter of system calls, as of a container, may forbid setsockopt.")
+		advice = "A filter of system calls, as of a container, may forbid setsockopt."
+	case !errors.Is(e, errors.ErrUnsupported):
+		advice = "The errno says why the kernel refuses it."
+	case e.Option.Supported() != nil:
+		advice = fmt.Sprintf("%v: reuse.Prefer does without %v where it does not exist.", e.Option, e.Option)
+	// The system has it, and the call is wrong for it.
+	case x.dial && e.Option == reuse.PortLB && reuse.Port.Supported() == nil:
+		advice = "Use Port: reuse.On in place of PortLB to dial from a port that is shared."
+	case strings.HasPrefix(x.network, "udp") && port == "0": // gVisor
+		advice = "Use another port than 0."
+	case isUnix(x.network):
+		advice = fmt.Sprintf("Leave %v at reuse.Default for a Unix socket.", e.Option)
 	}
+	x.say(printable(strings.TrimPrefix(e.Error(), "reuse: "))+".", advice)
 }
 
-// local returns what the socket binds.
-func (x *explainer) local() (target, error) {
+// full explains that there are no descriptors left.
+func (x *explainer) full(f failure) {
+	if f == systemFull {
+		x.say("The system has as many files open as it can, of all processes.",
+			"Raise the system's limit: fs.file-max on Linux, kern.maxfiles on the BSDs and macOS.")
+		return
+	}
+	count := ""
+	if open, limit := openFiles(); limit > 0 {
+		count = fmt.Sprintf(": %d of %d now", open, limit)
+	}
+	x.say("This process has as many descriptors open as it may"+count+".",
+		"Close connections and files that are not needed: a number that only grows is a leak.",
+		"Raise the hard limit: LimitNOFILE= of systemd, ulimit -Hn of a shell. Go raises the soft limit to it.")
+}
+
+// target returns what the socket binds.
+func (x *explainer) target() (target, error) {
 	if !x.dial {
-		return resolve(x.ctx, x.op.Net, addressOf(x.op.Addr))
+		return resolve(x.ctx, x.network, x.local)
 	}
-	source, remote := addrPort(x.op.Source), addrPort(x.op.Addr)
-	t, err := bindTarget(strings.TrimRight(x.Network, "46")+"4", netip.Addr{}, source.Port())
-	if err != nil {
-		return t, err
-	}
-	t.local = netip.AddrPortFrom(source.Addr(), source.Port())
-	if ip := source.Addr(); !ip.IsValid() || ip.IsUnspecified() {
-		if ip = netip.IPv4Unspecified(); remote.Addr().Is6() {
-			ip = netip.IPv6Unspecified()
-			t.v6only = strings.HasSuffix(x.Network, "6")
+	t := target{proto: protoOf(x.network), local: addrPort(x.source)}
+	if ip := t.local.Addr(); !ip.IsValid() || ip.IsUnspecified() {
+		if ip = netip.IPv4Unspecified(); addrPort(x.remote).Addr().Is6() {
+			ip, t.v6only = netip.IPv6Unspecified(), strings.HasSuffix(x.network, "6")
 		}
-		t.local = netip.AddrPortFrom(ip, source.Port())
+		t.local = netip.AddrPortFrom(ip, t.local.Port())
 	}
 	return t, nil
 }
 
-func addrPort(a net.Addr) netip.AddrPort {
-	p, err := netip.ParseAddrPort(addressOf(a))
-	if err != nil { // ":8080"
-		_, port, _ := net.SplitHostPort(addressOf(a))
+// addrPort reads an address that may lack a host, as in ":8080".
+func addrPort(text string) netip.AddrPort {
+	p, err := netip.ParseAddrPort(text)
+	if err != nil {
+		_, port, _ := net.SplitHostPort(text)
 		n, _ := strconv.ParseUint(port, 10, 16)
 		return netip.AddrPortFrom(netip.Addr{}, uint16(n))
 	}
@@ -184,123 +303,130 @@ func addrPort(a net.Addr) netip.AddrPort {
 }
 
 // inUse explains a bind that other sockets refuse, or would.
-func (x *explainer) inUse(refused bool) error {
-	t, err := x.local()
-	if err != nil {
-		return fmt.Errorf("inuse: %w", err)
-	}
+func (x *explainer) inUse(t target) error {
 	if t.local.Port() == 0 {
-		return x.exhausted(t)
+		x.exhausted(t)
+		return nil
 	}
 	if x.dial {
 		x.Address = t.local.String()
 	}
-	x.Holders, err = t.holders(x.ctx)
-	if err != nil && (!refused || x.ctx.Err() != nil) {
-		return fmt.Errorf("inuse: %w", err)
+	holders, unseen, lookErr := t.holders(x.ctx)
+	x.Holders = holders
+	if lookErr != nil && !x.refused {
+		return lookErr
 	}
-	if err != nil {
-		x.reason("A socket that overlaps %s is in the way. Which, cannot be seen: %v.", x.Address, err)
-		x.advise("Use another port, or find the process with the system's own tools.")
-		return nil
-	}
-	if x.dial && t.proto == semantics.TCP && x.exists(x.Holders, addrPort(x.op.Addr)) {
+	if x.dial && t.proto == semantics.TCP && x.exists(addrPort(x.remote)) {
 		return nil // which no option changes, though it might let the bind succeed
 	}
-	system, err := thisSystem()
-	if err != nil {
-		x.reason("%s. %v.", x.heldBy(nil), err)
-		return nil
+	system, rulesErr := thisSystem()
+	b := &bind{target: t, system: system, user: max(os.Geteuid(), 0), listens: !x.dial, refused: x.refused, asked: x.config}
+	b.multicast = !x.dial && t.proto == semantics.UDP && addrPort(x.local).Addr().IsMulticast()
+	switch {
+	case lookErr != nil:
+		x.suppose(b, lookErr, rulesErr)
+	case len(holders) == 0 && !x.refused:
+		x.Free = true
+		x.say("Nothing that is visible overlaps " + x.Address + "." + unseen)
+	case len(holders) == 0:
+		x.say("Nothing that is visible overlaps "+x.Address+" now: the socket that did is gone, or is not shown."+unseen, "Try again.")
+	case rulesErr != nil:
+		first := &class{Holder: holders[0]}
+		x.say(x.heldBy(first)+"; "+rulesErr.Error()+".", x.release(b, first, false)...)
+	default:
+		x.decide(b, unseen)
 	}
-	b := &bind{target: t, system: system, user: max(os.Geteuid(), 0), listens: !x.dial, refused: refused, asked: x.config}
-	b.multicast = !x.dial && t.proto == semantics.UDP && addrPort(x.op.Addr).Addr().IsMulticast()
-	x.decide(b)
 	return nil
 }
 
-// decide finds the rule by which the holders refuse a bind.
-func (x *explainer) decide(b *bind) {
-	if len(x.Holders) == 0 {
-		if !b.refused {
-			x.reason("Nothing that is visible overlaps %s.", x.Address)
-		} else {
-			x.reason("Nothing that is visible overlaps %s now: what did has gone meanwhile, or is not shown.", x.Address)
-			x.advise("Try again.")
+// suppose explains a refusal without knowing by which socket. The rule and the advice are
+// those for one on the same address, of which nothing else is known.
+func (x *explainer) suppose(b *bind, lookErr, rulesErr error) {
+	x.say(fmt.Sprintf("A socket that overlaps %s refuses it. Which one cannot be seen: %v.", x.Address, lookErr))
+	if rulesErr == nil {
+		h := Holder{Network: networkOf(b.proto, b.local.Addr(), b.v6only), Local: b.local, State: bound, UID: -1}
+		if b.proto == semantics.TCP {
+			h.State = listen
 		}
-		x.Reason += unseen(b.proto)
+		list := b.classes([]Holder{h})
+		b.learn(list)
+		advice, verdicts := b.advise(list)
+		_, why := b.culprit(list, verdicts)
+		x.say(strings.TrimSpace(x.Reason+" "+why.Rule.Text), advice...)
+	}
+	tool := map[string]string{"linux": "ss -tulnp", "freebsd": "sockstat -l", "dragonfly": "sockstat -l", "netbsd": "sockstat -l",
+		"openbsd": "fstat", "windows": "netstat -ano", "solaris": "netstat -anu", "illumos": "netstat -anu"}[runtime.GOOS]
+	x.say(x.Reason, fmt.Sprintf("The command %q shows the processes, as a privileged user those of all users. Or use another port.", cmp.Or(tool, "lsof -nP -i")))
+}
+
+// decide finds the rule by which the holders refuse a bind, and what helps.
+func (x *explainer) decide(b *bind, unseen string) {
+	list := b.classes(x.Holders)
+	b.learn(list)
+	advice, verdicts := b.advise(list)
+	if !b.refused && verdicts[0].sure() { // that on the asked Config
+		x.Free = true
+		x.say(x.heldBy(list[0]) + ", which admits " + literal(x.config) + ".")
 		return
 	}
-	list := b.classes(x.Holders)
-	b.learn(list, x.config)
-	advice, verdicts := b.advise(list, x.config)
-	x.Advice = advice
-	suspects := stubborn(list, verdicts)
-	named := len(suspects) > 0
-	if !named {
-		suspects = list
-	}
-	holder, why := b.culprit(suspects, x.config)
-	if holder == nil {
-		x.reason("%s.", x.heldBy(list[0]))
-		if b.refused {
-			x.Reason += " By " + b.system.Title() + "'s rules none of them refuses this bind: what did has gone meanwhile, or is not shown." + unseen(b.proto)
-		}
-	} else {
-		x.reason("%s. %s", x.heldBy(holder), why.Rule.Text)
+	holder, why := b.culprit(list, verdicts)
+	h := cmp.Or(holder, list[0])
+	reason := x.heldBy(h) + "."
+	switch {
+	case holder != nil:
+		reason += " " + why.Rule.Text
 		if why.Known.How < semantics.Vendor {
-			x.Reason += " (" + why.Known.How.String() + ")"
+			reason += " (" + why.Known.How.String() + ")"
 		}
 		if b.user != holder.UID && holder.UID >= 0 && os.Geteuid() >= 0 {
-			x.Reason += fmt.Sprintf(" Yours is uid %d.", b.user)
+			reason += fmt.Sprintf(" Yours is uid %d.", b.user)
 		}
+	case b.refused:
+		reason += " By " + b.system.Title() + "'s rules none of them refuses this bind: the socket that did is gone, or is not shown." + unseen
 	}
-	h := list[0]
-	if holder != nil {
-		h = holder
+	if devices := devicesOf(list); len(devices) > 0 && !x.dial {
+		reason += fmt.Sprintf(" Sockets on a device refuse sockets on that device and on none (here on %s). Look at the holder on the device of your own socket, if it is bound to one.", strings.Join(devices, ", "))
 	}
 	hopeless := !slices.ContainsFunc(verdicts, func(v verdict) bool { return !v.never })
-	switch {
-	case hopeless && b.trace():
-		x.advise("No Config is sure to work beside %s.", h.subject())
-	case hopeless && named:
-		x.advise("No Config works beside %s.", h.subject())
-	case hopeless:
-		x.advise("No Config works beside these sockets.")
+	if hopeless {
+		text := "No Config works beside "
+		if b.trace() {
+			text = "No Config is sure to work beside "
+		}
+		advice = append(append(advice, text+h.subject()+"."), b.restart(list)...)
 	}
-	shares := slices.ContainsFunc(verdicts, func(v verdict) bool {
-		return !v.never && !v.unknown && v.config.Port == reuse.On
-	})
-	x.release(b, h, hopeless, shares)
+	if !slices.ContainsFunc(verdicts, verdict.sure) {
+		advice = append(b.elsewhere(x.ctx, list), advice...) // what is sure comes first
+	}
+	x.say(reason, append(advice, x.release(b, h, hopeless)...)...)
 }
 
-// release says what else helps than a Config, as h has the address: no Config works, or
-// one that shares may.
-func (x *explainer) release(b *bind, h *class, hopeless, shares bool) {
-	another := "use another port."
-	if x.dial {
-		another = "dial from another local port, or from port 0."
+// release says what else helps than another socket, as h has the address.
+func (x *explainer) release(b *bind, h *class, hopeless bool) []string {
+	end := "Otherwise end the process, or use another port."
+	if hopeless {
+		end = "End the process, or use another port."
 	}
+	if x.dial {
+		end = strings.Replace(end, "use another port", "dial from another local port, or from port 0", 1)
+	}
+	same := h.Local == b.local && !h.vague && h.Network == networkOf(b.proto, b.local.Addr(), b.v6only)
+	serves := h.State == listen || h.State == bound && b.proto == semantics.UDP
 	switch {
 	case h.PID == os.Getpid() && x.dial:
-		x.advise("This process has the address already: close that socket, or %s", another)
+		return []string{"This process has the address already: close that socket, or dial from another local port, or from port 0."}
 	case h.PID == os.Getpid():
-		x.advise("This process has the address already: use that socket, or close it.")
+		return []string{"This process has the address already: use that socket, or close it."}
 	case h.orphan && !h.queued():
-		x.advise("The kernel frees the port when it forgets the connection; TIME_WAIT lasts a minute on Linux.")
-	case h.State == listen && shares && h.PID != 0 && h.UID == b.user && !x.dial && runtime.GOOS == "linux":
-		x.advise("If pid %d is an older process of this server, package group takes the address over from it, with TakeOver here and Drain there.", h.PID)
-	case hopeless:
-		x.advise("End the process, or %s", another)
-	default:
-		x.advise("Otherwise end the process, or %s", another)
+		return []string{"The kernel frees the port when it forgets the connection; TIME_WAIT lasts a minute on Linux."}
+	case serves && same && h.PID != 0 && h.UID == b.user && !x.dial:
+		return []string{fmt.Sprintf("If pid %d is the previous process of this server, a hand-over from it passes the socket on (package handover).", h.PID), end}
 	}
+	return []string{end}
 }
 
-// heldBy begins a Reason: which holder it is, or the first.
+// heldBy begins a Reason: which holder it is.
 func (x *explainer) heldBy(c *class) string {
-	if c == nil {
-		c = &class{Holder: x.Holders[0]}
-	}
 	s := x.Address + " is held by " + c.String()
 	if n := len(x.Holders) - 1; n == 1 {
 		s += ", and 1 other socket"
@@ -310,167 +436,157 @@ func (x *explainer) heldBy(c *class) string {
 	return s
 }
 
+const otherPort = "Dial from another local port, or from port 0."
+
 // tupleInUse explains a connection that exists already.
-func (x *explainer) tupleInUse() error {
-	local, remote := addrPort(x.op.Source), addrPort(x.op.Addr)
-	x.reason("A connection from %s to %s exists already, perhaps in TIME_WAIT.", addressOf(x.op.Source), x.Address)
-	x.advise("Dial from another local port, or from port 0.")
-	t, err := x.local()
-	if err != nil || local.Port() == 0 {
-		return nil
+func (x *explainer) tupleInUse(t target) {
+	reason := fmt.Sprintf("A connection from %s to %s exists already, perhaps in TIME_WAIT.", printable(x.source), printable(x.remote))
+	if t.local.Port() != 0 {
+		list, _, err := t.holders(x.ctx)
+		if x.Holders = list; x.exists(addrPort(x.remote)) {
+			return
+		}
+		if x.Holders = nil; err != nil {
+			reason += fmt.Sprintf(" Its process cannot be seen: %v.", err)
+		}
 	}
-	list, err := t.holders(x.ctx)
-	if x.ctx.Err() != nil {
-		return fmt.Errorf("inuse: %w", x.ctx.Err())
-	}
-	if err != nil {
-		x.Reason += fmt.Sprintf(" Whose it is cannot be seen: %v.", err)
-		return nil
-	}
-	x.exists(list, remote)
-	return nil
+	x.say(reason, otherPort)
 }
 
 // exists explains that one of the holders is a connection to the same peer.
-func (x *explainer) exists(list []Holder, remote netip.AddrPort) bool {
+func (x *explainer) exists(remote netip.AddrPort) bool {
 	remote = netip.AddrPortFrom(remote.Addr().WithZone(""), remote.Port())
-	list = slices.DeleteFunc(slices.Clone(list), func(h Holder) bool { return h.Remote != remote })
-	if len(list) == 0 {
-		return false
+	list := slices.DeleteFunc(slices.Clone(x.Holders), func(h Holder) bool { return h.Remote != remote })
+	if len(list) > 0 {
+		x.Holders = list
+		x.say(fmt.Sprintf("A connection from %v to %v exists already, in %s: it is held by %s.", list[0].Local, remote, printable(list[0].State), list[0].who()), otherPort)
 	}
-	x.Holders = list
-	x.reason("A connection from %v to %v exists already, in %s: it is held by %s.", list[0].Local, remote, printable(list[0].State), list[0].who())
-	x.Advice = []string{"Dial from another local port, or from port 0."}
-	return true
+	return len(list) > 0
 }
 
 // denied explains EACCES and the like.
-func (x *explainer) denied() error {
-	if x.dial && x.connecting() {
-		x.reason("The system does not permit this process to connect to %s: a firewall, a security module or a filter of system calls may forbid it.", x.Address)
-		return nil
-	}
-	t, err := x.local()
-	if err != nil {
-		return fmt.Errorf("inuse: %w", err)
-	}
-	if x.dial {
+func (x *explainer) denied(t target) {
+	if x.dial && !x.connecting() {
 		x.Address = t.local.String()
 	}
-	port := t.local.Port()
-	if first, ok := firstUnprivileged(); ok && port > 0 && int(port) < first {
-		x.reason("Ports below %d are for processes with a privilege that this one, uid %d, lacks.", first, os.Geteuid())
-		x.advise("%s", privileges(first))
-		return nil
-	}
-	if runtime.GOOS == "windows" {
-		x.reason("Windows refuses a bind in this way beside a socket that set SO_EXCLUSIVEADDRUSE, or of another user, and in a range of ports that is reserved.")
-		if list, err := t.holders(x.ctx); err == nil && len(list) > 0 {
+	first := firstUnprivileged()
+	switch {
+	case x.connecting():
+		x.say("The system does not permit this process to connect to " + x.Address + ": a firewall, a security module or a filter of system calls may forbid it.")
+	case t.local.Port() > 0 && int(t.local.Port()) < first && !privileged():
+		x.say(fmt.Sprintf("Ports below %d are for processes with a privilege that this one, uid %d, lacks.", first, os.Geteuid()), privileges(first))
+	case runtime.GOOS == "windows":
+		held := ""
+		if list, _, err := t.holders(x.ctx); err == nil && len(list) > 0 {
 			x.Holders = list
-			x.Reason = x.heldBy(nil) + ". " + x.Reason
+			held = x.heldBy(&class{Holder: list[0]}) + ". "
 		}
-		x.advise("No Config works. End the process that has the port, or use another port.")
-		return nil
+		x.say(held+"Windows refuses a bind in this way where another socket set SO_EXCLUSIVEADDRUSE or belongs to another user, and in a range of ports that is reserved.",
+			"No Config works. End the process that has the port, or use another port.")
+	default:
+		x.say("The system does not permit this process to bind "+x.Address+": a security module or a filter of system calls may forbid it.",
+			"Look at what confines this process: SELinux, AppArmor, seccomp, a container's or a service's settings.")
 	}
-	x.reason("The system does not permit this process to bind %s: a security module or a filter of system calls may forbid it.", x.Address)
-	x.advise("Look at what confines this process: SELinux, AppArmor, seccomp, a container's or a service's settings.")
-	return nil
+}
+
+// zone explains a link-local address whose zone is missing or is no interface here.
+func (x *explainer) zone(ip netip.Addr) bool {
+	if _, err := net.InterfaceByName(ip.Zone()); !ip.IsLinkLocalUnicast() || ip.Is4() || err == nil {
+		return false
+	}
+	var names []string
+	all, _ := net.Interfaces()
+	for _, i := range all {
+		if list, _ := i.Addrs(); hasAddress(list, ip) {
+			names = append([]string{i.Name}, names...)
+		} else if x.dial && i.Flags&net.FlagLoopback == 0 {
+			names = append(names, i.Name)
+		}
+	}
+	advice := "No interface here has it: use another address."
+	if len(names) > 0 {
+		advice = fmt.Sprintf("Use a zone, as in %q.", ip.WithZone(names[0]))
+	}
+	reason := fmt.Sprintf("%v is a link-local address, which each interface has for itself: it needs the zone of an existing interface.", ip.WithZone(""))
+	if ip.Zone() != "" {
+		reason += fmt.Sprintf(" No interface is called %s.", printable(ip.Zone()))
+	}
+	x.say(reason, advice)
+	return true
 }
 
 // notAvailable explains EADDRNOTAVAIL.
-func (x *explainer) notAvailable() error {
-	t, err := x.local()
-	if err != nil {
-		return fmt.Errorf("inuse: %w", err)
-	}
-	if x.connecting() {
-		if t.local.Port() != 0 {
-			return x.tupleInUse()
-		}
-		return x.exhausted(t)
-	}
+func (x *explainer) notAvailable(t target) {
 	if x.dial {
 		x.Address = t.local.String()
 	}
 	ip := t.local.Addr()
 	mine, err := isLocal(ip)
-	switch {
-	case err != nil:
-		x.reason("%v is no address of this machine that a socket can bind. Which ones it has, cannot be seen: %v.", ip, err)
-	case mine:
-		x.reason("An interface has %v, but a socket cannot bind it now: an IPv6 address may still be checked for duplicates, or need a zone.", ip)
-		x.advise("Try again in a second.")
-		return nil
-	default:
-		x.reason("No interface of this machine, or of this network namespace, has the address %v.", ip)
+	if err == nil && mine {
+		x.say(fmt.Sprintf("An interface has %v, but a socket cannot bind it now: the kernel may still check an IPv6 address for duplicates.", ip), "Try again in a second.")
+		return
 	}
+	reason := fmt.Sprintf("No interface of this machine, or of this network namespace, has the address %v.", ip)
+	if err != nil {
+		reason = fmt.Sprintf("%v is no address of this machine that a socket can bind. Which ones it has cannot be seen: %v.", ip, err)
+	}
+	advice := []string{"Listen on the wildcard address, or on one that an interface has."}
 	if x.dial {
-		x.advise("Dial from no address in particular, or from one that an interface has.")
-		return nil
+		advice = []string{"Dial from no address in particular, or from one that an interface has."}
+	} else if runtime.GOOS == "linux" {
+		advice = append(advice, "To bind an address before an interface gets it, set IP_FREEBIND on the socket, or net.ipv4.ip_nonlocal_bind.")
 	}
-	x.advise("Listen on the wildcard address, or on one that an interface has.")
-	if runtime.GOOS == "linux" {
-		x.advise("To bind an address before an interface gets it, set IP_FREEBIND on the socket, or net.ipv4.ip_nonlocal_bind.")
-	}
-	return nil
+	x.say(reason, advice...)
 }
 
+// isLocal reports whether a socket can bind an address: a wildcard, or one that an
+// interface has. Linux takes all of 127.0.0.0/8.
 func isLocal(ip netip.Addr) (bool, error) {
 	list, err := net.InterfaceAddrs()
-	if err != nil {
-		return false, err
-	}
-	for _, a := range list {
-		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Unmap() == ip.WithZone("") {
-			return true, nil
-		}
-	}
-	return false, nil
+	known := len(list) > 0 // js has none
+	return !known || ip.IsUnspecified() || runtime.GOOS == "linux" && ip.Is4() && ip.IsLoopback() || hasAddress(list, ip), err
+}
+
+func hasAddress(list []net.Addr, ip netip.Addr) bool {
+	return slices.ContainsFunc(list, func(a net.Addr) bool {
+		p, err := netip.ParsePrefix(a.String())
+		return err == nil && p.Addr().Unmap() == ip.WithZone("")
+	})
 }
 
 // exhausted explains that the kernel found no port by itself.
-func (x *explainer) exhausted(t target) error {
-	if x.op.Err == nil {
-		return fmt.Errorf("inuse: %w: port 0 is any free port", os.ErrInvalid)
-	}
-	from := "on " + t.local.Addr().String()
-	connecting := x.dial && x.connecting()
-	if x.dial && !connecting {
-		x.Address = t.local.String()
-	}
-	to := addrPort(x.op.Addr)
-	match := func(netip.AddrPort) bool { return true }
-	if connecting {
+func (x *explainer) exhausted(t target) {
+	from, match := "on "+t.local.Addr().String(), func(netip.AddrPort) bool { return true }
+	if x.connecting() {
+		to := addrPort(x.remote)
 		from = "for connections to " + to.String()
 		match = func(remote netip.AddrPort) bool { return !remote.IsValid() || remote == to }
+	} else if x.dial {
+		x.Address = t.local.String()
 	}
-	first, last, taken, err := ephemeral(x.ctx, t, match)
-	if x.ctx.Err() != nil {
-		return fmt.Errorf("inuse: %w", x.ctx.Err())
-	}
-	if err != nil {
-		x.reason("The kernel found no free port by itself. How many are taken cannot be seen: %v.", err)
-	} else {
-		x.reason("The kernel found no free port by itself: of the %d ephemeral ports, %d to %d, %d are taken %s.", last-first+1, first, last, taken, from)
-	}
-	if connecting && err == nil && taken <= last-first {
-		x.Reason += " If that is few, no interface has an address from which to reach it."
-	}
-	if x.dial && !x.connecting() && x.config.DeferPort != reuse.On && reuse.DeferPort.Supported() == nil {
-		c := x.config
+	var advice []string
+	if c := x.config; x.dial && !x.connecting() && t.proto == semantics.TCP && c.DeferPort != reuse.On && reuse.DeferPort.Supported() == nil {
 		c.DeferPort = reuse.On
-		x.advise("With %s on all of these connections a port need be free for one destination only.", literal(c))
+		advice = append(advice, "With "+literal(c)+" on all of these connections a port need be free for one destination only.")
 	}
-	if runtime.GOOS == "linux" {
-		x.advise("Widen net.ipv4.ip_local_port_range, or use more local addresses.")
+	advice = append(advice, "Widen the range of ephemeral ports (on Linux net.ipv4.ip_local_port_range), or use more local addresses.")
+	reason := "The kernel found no free port by itself"
+	if first, last, taken, err := ephemeral(x.ctx, t, match); err != nil {
+		reason += fmt.Sprintf(". How many are taken cannot be seen: %v.", err)
 	} else {
-		x.advise("Widen the system's range of ephemeral ports, or use more local addresses.")
+		reason += fmt.Sprintf(": of the %d ephemeral ports, %d to %d, %d are taken %s.", last-first+1, first, last, taken, from)
+		if x.connecting() && taken <= last-first {
+			reason += " If that is few, no interface has an address from which to reach it."
+		}
 	}
-	return nil
+	x.say(reason, advice...)
 }
 
 // thisSystem returns the rules of the running system.
 func thisSystem() (semantics.System, error) {
+	if !likeLinux() {
+		return semantics.System{}, errors.New("the rules of this kernel, which calls itself Linux and is not, are not known")
+	}
 	release, version := uname()
 	return semantics.On(runtime.GOOS, release, version)
 }

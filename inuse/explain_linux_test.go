@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -44,6 +45,10 @@ func explaining(args []string, in *bufio.Scanner, out io.Writer) error {
 		if err := syscall.Setresuid(uid, uid, uid); err != nil {
 			return err
 		}
+	}
+	if len(args) > 3 && args[3] == "check" {
+		r, err := Check(context.Background(), reuse.Config{}, args[1], args[2])
+		return errors.Join(err, json.NewEncoder(out).Encode(r))
 	}
 	l, err := bindAs(reuse.Config{}, args[1], args[2])
 	if len(args) > 3 && args[3] == "dial" {
@@ -90,7 +95,7 @@ func refused(t *testing.T, c reuse.Config, network, address string) *Report {
 
 // A user who may not see the process is told so.
 func TestNotVisible(t *testing.T) {
-	if !testproc.Netns(t) {
+	if !netns(t) {
 		return
 	}
 	needUsers(t)
@@ -111,24 +116,9 @@ func TestNotVisible(t *testing.T) {
 	assert.Equal(t, nobody, r.Holders[0].UID)
 }
 
-// Without sock_diag the report says so, and fails at nothing else.
-func TestNoSockDiag(t *testing.T) {
-	testproc.NeedDeny(t)
-	if !testproc.Netns(t) {
-		return
-	}
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	r := explainAs(t, os.Getuid(), "tcp4", l.Addr().String(), "no sock_diag")
-	assert.Empty(t, r.Holders)
-	assert.Contains(t, r.Reason, "Which, cannot be seen: sock_diag: ")
-	assert.Contains(t, r.Reason, "permission denied")
-}
-
 func TestNoIPv6(t *testing.T) {
 	testproc.NeedDeny(t)
-	if !testproc.Netns(t) {
+	if !netns(t) {
 		return
 	}
 	r := explainAs(t, os.Getuid(), "tcp6", "[::1]:0", "no IPv6")
@@ -142,7 +132,7 @@ func TestNoIPv6(t *testing.T) {
 }
 
 func TestPrivilegedPort(t *testing.T) {
-	if !testproc.Netns(t) {
+	if !netns(t) {
 		return
 	}
 	needUsers(t)
@@ -159,7 +149,7 @@ func TestPrivilegedPort(t *testing.T) {
 }
 
 func TestNoSuchAddress(t *testing.T) {
-	if !testproc.Netns(t) {
+	if !netns(t) {
 		return
 	}
 	for _, network := range []string{"tcp", "udp4"} {
@@ -168,7 +158,11 @@ func TestNoSuchAddress(t *testing.T) {
 		assert.Contains(t, r.Advice[0], "wildcard")
 	}
 	assert.Contains(t, refused(t, reuse.Config{}, "tcp", "[2001:db8::1]:80").Reason, "has the address 2001:db8::1.")
-	_, err := net.DialTCP("tcp4", &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)}, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1})
+	checked, err := Check(t.Context(), reuse.Config{}, "tcp", "192.0.2.1:80")
+	require.NoError(t, err)
+	assert.False(t, checked.Free)
+	assert.Contains(t, checked.Reason, "has the address 192.0.2.1.")
+	_, err = net.DialTCP("tcp4", &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)}, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1})
 	r, err := Explain(t.Context(), reuse.Config{}, err)
 	require.NoError(t, err)
 	assert.Contains(t, r.Reason, "has the address 192.0.2.1.")
@@ -178,7 +172,7 @@ func TestNoSuchAddress(t *testing.T) {
 
 // A port in use that is dialed from, and a connection that exists already.
 func TestDial(t *testing.T) {
-	if !testproc.Netns(t) {
+	if !netns(t) {
 		return
 	}
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -240,7 +234,7 @@ func TestDial(t *testing.T) {
 
 // When the kernel finds no port, the report has the range and how many are taken.
 func TestExhausted(t *testing.T) {
-	if !testproc.Netns(t) {
+	if !netns(t) {
 		return
 	}
 	require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40003"), 0))
@@ -257,6 +251,12 @@ func TestExhausted(t *testing.T) {
 		r := refused(t, reuse.Config{}, network, "127.0.0.1:0")
 		assert.Equal(t, "The kernel found no free port by itself: of the 4 ephemeral ports, 40000 to 40003, 4 are taken on 127.0.0.1.", r.Reason)
 		assert.Contains(t, r.Advice[0], "ip_local_port_range")
+		_, err := reuse.Config{}.Dial(t.Context(), network, "127.0.0.1:0", remote.String())
+		require.ErrorIs(t, err, syscall.EADDRINUSE)
+		r, err = Explain(t.Context(), reuse.Config{}, err)
+		require.NoError(t, err)
+		assert.Contains(t, r.Reason, "4 are taken on 127.0.0.1.")
+		assert.Equal(t, network == "tcp4", strings.Contains(strings.Join(r.Advice, " "), "DeferPort"), "%v", r) // UDP has none
 		for _, l := range open {
 			require.NoError(t, l.Close())
 		}
@@ -304,7 +304,7 @@ func TestExhausted(t *testing.T) {
 
 // A port counts once, and only if one of its sockets overlaps the address.
 func TestEphemeral(t *testing.T) {
-	if !testproc.Netns(t) {
+	if !netns(t) {
 		return
 	}
 	first, err := sysctl("net/ipv4/ip_local_port_range", 2)
@@ -330,7 +330,7 @@ func TestEphemeral(t *testing.T) {
 
 // The kernel has the same errno for want of an address.
 func TestNoSource(t *testing.T) {
-	if !testproc.Netns(t) {
+	if !netns(t) {
 		return
 	}
 	require.NoError(t, os.WriteFile("/proc/sys/net/ipv6/conf/lo/disable_ipv6", []byte("1"), 0))
@@ -357,8 +357,8 @@ func TestOptionErrors(t *testing.T) {
 		{reuse.Config{Port: reuse.On, Exclusive: reuse.On}, "tcp4", "127.0.0.1:0",
 			"check Exclusive: contradictory options: Exclusive On with Port On.", "Ask for one of the two options"},
 		{reuse.Config{Port: 9}, "tcp4", "127.0.0.1:0", "check Port: invalid argument: Setting(9).", "A Setting is"},
-		{reuse.Config{Port: reuse.On}, "unix", "@inuse", "set Port on linux: unsupported: it means nothing", "reuse.Prefer does without Port"},
-		{reuse.Config{DeferPort: reuse.On}, "tcp4", "127.0.0.1:0", "set DeferPort on linux: unsupported: a listener", "reuse.Prefer does without DeferPort"},
+		{reuse.Config{Port: reuse.On}, "unix", "@inuse", "set Port on linux: unsupported: it means nothing", "Leave Port at reuse.Default for a Unix socket."},
+		{reuse.Config{DeferPort: reuse.On}, "tcp4", "127.0.0.1:0", "set DeferPort on linux: unsupported: a listener", "Leave DeferPort at reuse.Default for this call"},
 	} {
 		r := refused(t, tt.config, tt.network, tt.address)
 		assert.Contains(t, r.Reason, tt.reason)
@@ -368,32 +368,89 @@ func TestOptionErrors(t *testing.T) {
 	}
 }
 
-// A question that no failure stands behind gets an answer, too, and concludes
-// nothing from a refusal.
-func TestQuestion(t *testing.T) {
-	if !testproc.Netns(t) {
+// Check concludes nothing from a refusal.
+func TestCheck(t *testing.T) {
+	if !netns(t) {
 		return
 	}
 	s := spec{Proto: unix.IPPROTO_TCP, At: netip.MustParseAddrPort("127.0.0.1:0"), Options: rport, Listen: true}
 	fd, at, err := s.open()
 	require.NoError(t, err)
-	question := &net.OpError{Op: "listen", Net: "tcp4", Addr: net.TCPAddrFromAddrPort(at)}
-	r, err := Explain(t.Context(), reuse.Config{}, question)
+	r, err := Check(t.Context(), reuse.Config{}, "tcp4", at.String())
 	require.NoError(t, err)
 	require.Len(t, r.Holders, 1)
-	assert.Equal(t, "reuse.Config{Port: reuse.On} works if this process's own socket set SO_REUSEPORT too.", r.Advice[0])
+	assert.False(t, r.Free)
+	assert.Equal(t, "reuse.Config{Port: reuse.On} works if this process's own socket set SO_REUSEPORT.", r.Advice[0])
 	require.NoError(t, unix.Close(fd))
-	r, err = Explain(t.Context(), reuse.Config{}, question)
+	r, err = Check(t.Context(), reuse.Config{}, "tcp4", at.String())
 	require.NoError(t, err)
-	assert.Equal(t, &Report{Network: "tcp4", Address: at.String(), Reason: "Nothing that is visible overlaps " + at.String() + "." + unseen(semantics.TCP)}, r)
+	r.Reason, _, _ = strings.Cut(r.Reason, " Linux lists TCP sockets")
+	assert.Equal(t, &Report{Network: "tcp4", Address: at.String(), Free: true, Reason: "Nothing that is visible overlaps " + at.String() + "."}, r)
+
+	// A Config that is sure to be admitted alongside holders is free to bind.
+	s.At = at
+	for range 2 {
+		s.keep(t, os.Getuid())
+	}
+	r, err = Check(t.Context(), reuse.Config{Port: reuse.On}, "tcp4", at.String())
+	require.NoError(t, err)
+	assert.True(t, r.Free, "%v", r)
+	assert.Len(t, r.Holders, 2)
+	assert.Contains(t, r.Reason, ", which admits reuse.Config{Port: reuse.On}.")
+	binds(t, reuse.Config{Port: reuse.On}, "tcp4", at.String())
 
 	// What was in the way has gone.
-	gone := *question
-	gone.Err = os.NewSyscallError("bind", syscall.EADDRINUSE)
-	r, err = Explain(t.Context(), reuse.Config{}, &gone)
+	gone := &net.OpError{Op: "listen", Net: "tcp4", Addr: &net.TCPAddr{Port: 81}, Err: os.NewSyscallError("bind", syscall.EADDRINUSE)}
+	r, err = Explain(t.Context(), reuse.Config{}, gone)
 	require.NoError(t, err)
-	assert.Contains(t, r.Reason, "has gone meanwhile, or is not shown")
+	assert.False(t, r.Free)
+	assert.Contains(t, r.Reason, "is gone, or is not shown")
 	assert.Equal(t, []string{"Try again."}, r.Advice)
+}
+
+// Check reports the option that Listen refuses, on an address that is free.
+func TestCheckOptions(t *testing.T) {
+	if !netns(t) {
+		return
+	}
+	exclusive, port := reuse.Config{Exclusive: reuse.On}, reuse.Config{Port: reuse.On}
+	for _, tt := range []struct {
+		config           reuse.Config
+		network, address string
+		refused          reuse.Option // 0: none
+	}{
+		{exclusive, "tcp4", "0.0.0.0:8080", reuse.Exclusive},
+		{exclusive, "tcp6", "[::]:8080", reuse.Exclusive},
+		{exclusive, "udp4", "127.0.0.1:8080", reuse.Exclusive},
+		{exclusive, "tcp", ":8080", 0},
+		{exclusive, "tcp4", "localhost:8080", 0},
+		{exclusive, "tcp4", "0.0.0.0:80", 0}, // a privileged port
+		{port, "tcp4", "0.0.0.0:8080", 0},
+		{port, "udp4", "0.0.0.0:8080", 0},
+		{port, "unix", filepath.Join(t.TempDir(), "s"), reuse.Port},
+		{port, "unixgram", "@inuse", reuse.Port},
+		{port, "unixpacket", "@inuse", reuse.Port},
+		{reuse.Config{Port: reuse.Prefer}, "unix", "@inuse", 0},
+		{reuse.Config{Port: 9}, "tcp4", "127.0.0.1:8080", reuse.Port},
+	} {
+		r, err := Check(t.Context(), tt.config, tt.network, tt.address)
+		require.NoError(t, err, "%+v", tt)
+		l, err := bindAs(tt.config, tt.network, tt.address)
+		var option *reuse.OptionError
+		if !errors.As(err, &option) {
+			require.NoError(t, err, "%+v", tt)
+			require.NoError(t, l.Close())
+			assert.Zero(t, tt.refused, "%+v", tt)
+			assert.True(t, r.Free, "%+v: %v", tt, r)
+			continue
+		}
+		assert.Equal(t, tt.refused, option.Option, "%+v", tt)
+		explained, e := Explain(t.Context(), tt.config, err)
+		require.NoError(t, e)
+		assert.False(t, r.Free, "%+v: %v", tt, r)
+		assert.Equal(t, explained.Reason, r.Reason)
+		assert.Equal(t, explained.Advice, r.Advice)
+	}
 }
 
 func TestNothingToExplain(t *testing.T) {
@@ -401,13 +458,6 @@ func TestNothingToExplain(t *testing.T) {
 	ctx := t.Context()
 	_, err := Explain(ctx, reuse.Config{}, nil)
 	assert.ErrorIs(t, err, os.ErrInvalid)
-	_, err = Explain(ctx, reuse.Config{}, io.EOF)
-	assert.ErrorIs(t, err, io.EOF)
-	for _, op := range []*net.OpError{nil, {}} {
-		r, err := Explain(ctx, reuse.Config{}, op)
-		assert.Error(t, err)
-		assert.Nil(t, r)
-	}
 	_, err = net.Listen("tcp4", "nonsense")
 	require.Error(t, err)
 	_, e := Explain(ctx, reuse.Config{}, err)
@@ -415,11 +465,11 @@ func TestNothingToExplain(t *testing.T) {
 	for _, op := range []*net.OpError{
 		{Op: "listen", Net: "tcp4", Err: syscall.EADDRINUSE},
 		{Op: "listen", Net: "tcp4", Addr: (*net.TCPAddr)(nil), Err: syscall.EADDRINUSE},
-		{Op: "listen", Net: "unix", Addr: &net.UnixAddr{Net: "unix", Name: "/x"}, Err: syscall.EADDRINUSE},
 		{Op: "listen", Net: "\x1b[2J", Addr: &net.TCPAddr{Port: 80}, Err: syscall.EADDRINUSE},
 		{Op: "listen", Net: "tcp4", Addr: &net.TCPAddr{}},
 		{Op: "dial", Net: "unix", Addr: &net.UnixAddr{Net: "unix", Name: "/x"}, Err: syscall.EACCES},
-		{Op: "dial", Net: "tcp4", Addr: &net.TCPAddr{}},
+		{Op: "dial", Net: "tcp4", Addr: &net.TCPAddr{}, Err: syscall.ECONNREFUSED},
+		{Op: "dial", Net: "tcp4", Addr: &net.TCPAddr{}, Err: syscall.EINVAL},
 	} {
 		_, err := Explain(ctx, reuse.Config{}, op)
 		require.Error(t, err)

@@ -9,4 +9,9 @@ const (
 	denied
 	notAvailable
 	noFamily
+	invalid
+	processFull // of descriptors
+	systemFull
+	notListening // nothing answers at a Unix socket's name
+	otherType    // a Unix socket of another type has the name
 )

@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 	"unicode"
-
-	"example.com/reuse/internal/semantics"
 )
 
 // No address or name makes anything panic, and no name gets to a terminal as it is.
@@ -25,10 +23,7 @@ func FuzzText(f *testing.F) {
 				t.Fatalf("%q %q does not overlap itself", network, address)
 			}
 		}
-		h, ok := row{local: host, remote: address, localPort: 80, remotePort: 1, state: name, pid: 1}.holder(semantics.UDP)
-		if ok && !h.Local.IsValid() {
-			t.Fatal("a holder without an address")
-		}
+		h := Holder{Network: network, Local: netip.MustParseAddrPort("127.0.0.1:80"), Path: address, State: name, UID: -1}
 		h.Command, h.PID = name, 4211
 		r := Report{Network: network, Address: address, Holders: []Holder{h}, Reason: h.String(), Advice: []string{printable(name)}}
 		text := r.String()

@@ -1,7 +1,6 @@
 package inuse
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +14,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -23,6 +21,7 @@ import (
 
 	"example.com/reuse"
 	"example.com/reuse/internal/semantics"
+	"example.com/reuse/internal/sockdiag"
 	"example.com/reuse/internal/testproc"
 )
 
@@ -35,12 +34,13 @@ const (
 	tick     = time.Millisecond
 )
 
-// bindAs is what a user would do: Listen or ListenPacket.
-func bindAs(c reuse.Config, network, address string) (io.Closer, error) {
-	if strings.HasPrefix(network, "udp") {
-		return c.ListenPacket(context.Background(), network, address)
+// netns is testproc.Netns, for a test that expects Linux's rules.
+func netns(t *testing.T) bool {
+	t.Helper()
+	if !likeLinux() {
+		t.Skip("the rules of this kernel, which is not Linux, are not known")
 	}
-	return c.Listen(context.Background(), network, address)
+	return testproc.Netns(t)
 }
 
 var works = regexp.MustCompile(`^reuse\.Config\{([^}]*)\} works(\.| if )`)
@@ -80,12 +80,37 @@ func advised(t testing.TB, r *Report) (list []reuse.Config, sure bool) {
 	return list, sure
 }
 
+var onOther = regexp.MustCompile(`^(?:Network "(\w+)"|A specific address) works(?:, as in "(\S+)"\.)?`)
+
+// elsewhereWorks binds with the other networks and addresses that are advised, and returns
+// their number. What it binds may leave a trace: see TestTrace.
+func elsewhereWorks(t testing.TB, r *Report, c reuse.Config, port uint16) (n int) {
+	t.Helper()
+	for _, a := range r.Advice {
+		m := onOther.FindStringSubmatch(a)
+		if m == nil {
+			continue
+		}
+		network, address := m[1], fmt.Sprint(":", port)
+		if network == "" {
+			network, address = r.Network, m[2]
+		}
+		l, err := bindAs(c, network, address)
+		if assert.NoError(t, err, "%s %s with %v: %v", network, address, c, r) {
+			require.NoError(t, l.Close())
+		}
+		n++
+	}
+	return n
+}
+
 // every is each Config that a listener can have on Linux and that makes sense.
 func every() (list []reuse.Config) {
 	settings := []reuse.Setting{reuse.Default, reuse.On, reuse.Off}
 	for _, a := range settings {
 		for _, p := range settings {
-			for _, e := range settings[:2] { // Off is nothing
+			// On is not for every address, and Off is nothing.
+			for _, e := range []reuse.Setting{reuse.Default, reuse.Prefer} {
 				if c := (reuse.Config{Addr: a, Port: p, Exclusive: e}); c.Check() == nil {
 					list = append(list, c)
 				}
@@ -181,6 +206,12 @@ func follow(t testing.TB, c reuse.Config, network, address string) (first *Repor
 	return
 }
 
+// showsBound reports whether this kernel shows TCP sockets that are bound only.
+func showsBound() bool {
+	release, _ := uname()
+	return !olderThan68(release)
+}
+
 // notShown is what is said of a holder that this kernel does not show: a TCP socket
 // that is bound and does not listen, before Linux 6.8.
 func notShown(t *testing.T, c reuse.Config, network, address string) {
@@ -190,7 +221,7 @@ func notShown(t *testing.T, c reuse.Config, network, address string) {
 	r, err := Explain(t.Context(), c, err)
 	require.NoError(t, err)
 	assert.Empty(t, r.Holders)
-	assert.Contains(t, r.Reason, "has gone meanwhile, or is not shown. Linux shows TCP sockets that are bound and do not listen from 6.8 on")
+	assert.Contains(t, r.Reason, "is gone, or is not shown. Linux lists TCP sockets that are bound and do not listen from 6.8 on")
 	assert.Equal(t, []string{"Try again."}, r.Advice)
 }
 
@@ -209,7 +240,7 @@ func needMPTCP(t *testing.T) {
 // The holder that is found is the right one, and what is advised succeeds, or if
 // nothing is, nothing does. The holder is in another process.
 func TestHeld(t *testing.T) {
-	if !testproc.Netns(t) {
+	if !netns(t) {
 		return
 	}
 	const tcp, udp, mptcp = unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_MPTCP
@@ -229,15 +260,15 @@ func TestHeld(t *testing.T) {
 		bound         bool // by following the advice
 	}{
 		{"nothing set", spec{Proto: tcp, At: at4, Listen: true}, "tcp4", "127.0.0.1", reuse.Config{}, "tcp4", listen,
-			listening, "works if pid PID set SO_REUSEPORT too", false},
+			listening, "works if pid PID set SO_REUSEPORT", false},
 		{"as package net", spec{Proto: tcp, At: at4, Listen: true, Options: raddr}, "tcp4", "127.0.0.1", reuse.Config{}, "tcp4", listen,
-			listening, "works if pid PID set SO_REUSEPORT too", false},
+			listening, "works if pid PID set SO_REUSEPORT", false},
 		{"refused with Port", spec{Proto: tcp, At: at4, Listen: true, Options: raddr}, "tcp4", "127.0.0.1", port, "tcp4", listen,
 			listening, "No Config works beside pid PID.", false},
 		{"without SO_REUSEADDR", spec{Proto: tcp, At: at4, Listen: true, Options: raddr}, "tcp4", "127.0.0.1", reuse.Config{Addr: reuse.Off}, "tcp4", listen,
-			overlap, "works if pid PID set SO_REUSEPORT too", false},
+			overlap, "works if pid PID set SO_REUSEPORT", false},
 		{"sharing", spec{Proto: tcp, At: at4, Listen: true, Options: rport}, "tcp4", "127.0.0.1", reuse.Config{}, "tcp4", listen,
-			listening, "reuse.Config{Port: reuse.On} works if pid PID set SO_REUSEPORT too", true},
+			listening, "reuse.Config{Port: reuse.On} works if pid PID set SO_REUSEPORT", true},
 		{"exclusive wanted", spec{Proto: tcp, At: at4, Listen: true, Options: rport}, "tcp4", "127.0.0.1", reuse.Config{Exclusive: reuse.On}, "tcp4", listen,
 			listening, "reuse.Config{Port: reuse.On} works if pid PID", true},
 		{"wildcard, specific wanted", spec{Proto: tcp, At: any4, Listen: true, Options: raddr | rport}, "tcp4", "127.0.0.1", reuse.Config{}, "tcp4", listen,
@@ -257,9 +288,9 @@ func TestHeld(t *testing.T) {
 		{"Multipath TCP", spec{Proto: mptcp, At: at4, Listen: true, Options: rport}, "tcp4", "127.0.0.1", reuse.Config{}, "tcp4", listen,
 			listening, "works if", true},
 		{"bound only", spec{Proto: tcp, At: at4}, "tcp4", "127.0.0.1", reuse.Config{}, "tcp4", bound,
-			overlap, "reuse.Config{Port: reuse.On} works if pid PID set SO_REUSEPORT too", false},
+			overlap, "reuse.Config{Port: reuse.On} works if pid PID set SO_REUSEPORT", false},
 		{"bound only, without SO_REUSEADDR", spec{Proto: tcp, At: at4, Options: raddr}, "tcp4", "127.0.0.1", reuse.Config{Addr: reuse.Off}, "tcp4", bound,
-			overlap, "reuse.Config{} works if pid PID set SO_REUSEADDR too", true},
+			overlap, "reuse.Config{} works if pid PID set SO_REUSEADDR", true},
 		{"bound only, sharing", spec{Proto: tcp, At: any6, Options: rport}, "tcp4", "127.0.0.1", reuse.Config{}, "tcp", bound,
 			overlap, "works if", true},
 		{"bound only, Multipath TCP", spec{Proto: mptcp, At: at4, Options: rport}, "tcp4", "127.0.0.1", reuse.Config{}, "tcp4", bound,
@@ -267,21 +298,21 @@ func TestHeld(t *testing.T) {
 		{"UDP", spec{Proto: udp, At: at4}, "udp4", "127.0.0.1", reuse.Config{}, "udp4", bound,
 			overlap, "works if", false},
 		{"UDP with SO_REUSEADDR", spec{Proto: udp, At: any4, Options: raddr}, "udp4", "127.0.0.1", reuse.Config{}, "udp4", bound,
-			overlap, "reuse.Config{Addr: reuse.On} works if pid PID set SO_REUSEADDR too. Then sockets of any user may share the port.", true},
+			overlap, "reuse.Config{Addr: reuse.On} works if pid PID set SO_REUSEADDR. Then sockets of any user may share the port.", true},
 		{"UDP, dual-stack, sharing", spec{Proto: udp, At: any6, Options: rport}, "udp", "127.0.0.1", reuse.Config{}, "udp", bound,
 			overlap, "works if", true},
 		{"UDP multicast", spec{Proto: udp, At: at4, Options: raddr}, "udp4", "224.1.2.3", reuse.Config{Addr: reuse.Off}, "udp4", bound,
-			overlap, "reuse.Config{} works if pid PID set SO_REUSEADDR too", true},
+			overlap, "reuse.Config{} works if pid PID set SO_REUSEADDR", true},
 		{"40 of one group", spec{Proto: tcp, At: at4, Listen: true, Options: rport, Count: 40}, "tcp4", "127.0.0.1", reuse.Config{}, "tcp4", listen,
 			listening, "reuse.Config{Port: reuse.On} works.", true},
 		{"40 UDP sockets", spec{Proto: udp, At: at4, Options: rport, Count: 40}, "udp4", "127.0.0.1", reuse.Config{}, "udp4", bound,
-			overlap, "reuse.Config{Port: reuse.On} works if pid PID and what shares with it set SO_REUSEPORT too.", true},
+			overlap, "reuse.Config{Port: reuse.On} works if pid PID and what shares with it set SO_REUSEPORT.", true},
 		{"another user's", spec{Proto: tcp, At: any4, Listen: true, Options: rport, UID: nobody}, "tcp4", "127.0.0.1", port, "tcp4", listen,
 			"SO_REUSEPORT shares only between sockets that one user made; root is no exception. Yours is uid 0.", "No Config works beside pid PID.", false},
 		{"another user's group of 40", spec{Proto: tcp, At: any4, Listen: true, Options: rport, UID: nobody, Count: 40}, "tcp4", "127.0.0.1", reuse.Config{}, "tcp4", listen,
 			"Yours is uid 0.", "No Config works beside", false},
 		{"another user's UDP", spec{Proto: udp, At: at4, Options: raddr, UID: nobody}, "udp4", "127.0.0.1", reuse.Config{}, "udp4", bound,
-			overlap, "reuse.Config{Addr: reuse.On} works if pid PID set SO_REUSEADDR too", true},
+			overlap, "reuse.Config{Addr: reuse.On} works if pid PID set SO_REUSEADDR", true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.holder.UID != os.Getuid() {
@@ -292,7 +323,7 @@ func TestHeld(t *testing.T) {
 			}
 			at, pid := tt.holder.start(t)
 			address := net.JoinHostPort(tt.host, strconv.Itoa(int(at.Port())))
-			if tt.holder.Proto != udp && !tt.holder.Listen && unseen(semantics.TCP) != "" {
+			if tt.holder.Proto != udp && !tt.holder.Listen && !showsBound() {
 				notShown(t, tt.config, tt.network, address)
 				return
 			}
@@ -320,17 +351,17 @@ func TestHeld(t *testing.T) {
 // What follows is certain, and what depends on the holder does so as is said: for
 // every kind of holder, and every Config that it refuses.
 func TestEveryAdvice(t *testing.T) {
-	if !testproc.Netns(t) {
+	if !netns(t) {
 		return
 	}
-	condition := regexp.MustCompile(`^(reuse\.Config\{[^}]*\}) works if this process's own socket set (\w+)(?: or (\w+))? too\.(?: Then sockets of any user may share the port\.)?$`)
+	condition := regexp.MustCompile(`^(reuse\.Config\{[^}]*\}) works if this process's own socket set (\w+)(?: or set (\w+))?\.(?: Then sockets of any user may share the port\.)?$`)
 	names := map[string]semantics.Options{"SO_REUSEADDR": raddr, "SO_REUSEPORT": rport}
 	refusals, sure := 0, 0
 	for _, proto := range []int{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
 		network := map[int]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp"}[proto]
 		for _, listens := range []bool{false, true}[:map[int]int{unix.IPPROTO_TCP: 2, unix.IPPROTO_UDP: 1}[proto]] {
 			for _, options := range []semantics.Options{0, raddr, rport, raddr | rport} {
-				if proto == unix.IPPROTO_TCP && !listens && unseen(semantics.TCP) != "" {
+				if proto == unix.IPPROTO_TCP && !listens && !showsBound() {
 					continue
 				}
 				for _, host := range []string{"127.0.0.1", "0.0.0.0", "::1", "::"} {
@@ -349,8 +380,9 @@ func TestEveryAdvice(t *testing.T) {
 							r, e := Explain(t.Context(), c, err)
 							require.NoError(t, e)
 							require.Len(t, r.Holders, 1, "%v", r)
-							assert.NotContains(t, r.Reason, "meanwhile", "%v %v", s, c)
+							assert.NotContains(t, r.Reason, "is gone", "%v %v", s, c)
 							list, certain := advised(t, r)
+							depends := slices.DeleteFunc(slices.Clone(r.Advice), func(a string) bool { return !works.MatchString(a) })
 							if len(list) == 0 {
 								assert.Contains(t, strings.Join(r.Advice, " "), "No Config works", "%v %v", s, c)
 							}
@@ -364,10 +396,10 @@ func TestEveryAdvice(t *testing.T) {
 									assert.NoError(t, err, "%v %v: %v", s, c, r)
 									continue
 								}
-								m := condition.FindStringSubmatch(r.Advice[i])
-								require.NotNil(t, m, r.Advice[i])
+								m := condition.FindStringSubmatch(depends[i])
+								require.NotNil(t, m, depends[i])
 								holds := options&(names[m[2]]|names[m[3]]) != 0
-								assert.Equal(t, holds, err == nil, "%v %v: %v: %v", s, c, r.Advice[i], err)
+								assert.Equal(t, holds, err == nil, "%v %v: %v: %v", s, c, depends[i], err)
 							}
 							if len(list) == 0 {
 								for _, next := range every() {
@@ -417,7 +449,7 @@ func connection(t testing.TB, options semantics.Options) (at netip.AddrPort, ser
 
 // What a listener leaves behind is found, and what is advised beside it succeeds.
 func TestLeftovers(t *testing.T) {
-	if !testproc.Netns(t) {
+	if !netns(t) {
 		return
 	}
 	for _, tt := range []struct {
@@ -481,7 +513,7 @@ func TestLeftovers(t *testing.T) {
 // A connection of a dual-stack listener has an IPv4 address, and listening sockets
 // come first, of whichever family.
 func TestFamilies(t *testing.T) {
-	if !testproc.Netns(t) {
+	if !netns(t) {
 		return
 	}
 	dual := spec{Proto: unix.IPPROTO_TCP, At: netip.MustParseAddrPort("[::]:80"), Listen: true}
@@ -513,19 +545,11 @@ func TestFamilies(t *testing.T) {
 
 // A link-local address has a zone.
 func TestLinkLocal(t *testing.T) {
-	if !testproc.Netns(t) {
+	if !netns(t) {
 		return
 	}
-	s, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM, 0)
-	require.NoError(t, err)
-	defer unix.Close(s)
-	in6ifreq := struct { // of linux/ipv6.h
-		addr   [16]byte
-		prefix uint32
-		index  int32
-	}{netip.MustParseAddr("fe80::1").As16(), 64, 1}
-	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(s), unix.SIOCSIFADDR, uintptr(unsafe.Pointer(&in6ifreq)))
-	require.Zero(t, e, "%v", e)
+	addAddress(t, netip.MustParseAddr("fe80::1"), 1)
+	var err error
 	var l net.Listener
 	require.Eventually(t, func() bool { // until the kernel has checked the address
 		l, err = net.Listen("tcp6", "[fe80::1%lo]:80")
@@ -550,7 +574,7 @@ func TestLinkLocal(t *testing.T) {
 
 // A connection that nobody has accepted yet is in the way, too.
 func TestQueued(t *testing.T) {
-	if !testproc.Netns(t) {
+	if !netns(t) {
 		return
 	}
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -575,5 +599,33 @@ func TestQueued(t *testing.T) {
 	}, patience, tick)
 	assert.Contains(t, list[1].String(), "no process yet")
 	r := refused(t, reuse.Config{}, "tcp4", l.Addr().String())
-	assert.Equal(t, "reuse.Config{Port: reuse.On} works if this process's own socket set SO_REUSEPORT too.", r.Advice[0])
+	assert.Equal(t, "reuse.Config{Port: reuse.On} works if this process's own socket set SO_REUSEPORT.", r.Advice[0])
+}
+
+// A handshake that the listener has not finished holds no port. With TCP_DEFER_ACCEPT it
+// stays unfinished until the client sends.
+func TestHandshakeHoldsNothing(t *testing.T) {
+	if !netns(t) {
+		return
+	}
+	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
+		var err error
+		return errors.Join(rc.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 60) }), err)
+	}}
+	l, err := lc.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	for range 2 {
+		c, err := net.Dial("tcp4", l.Addr().String())
+		require.NoError(t, err)
+		defer c.Close()
+	}
+	port := addrPort(l.Addr().String()).Port()
+	handshakes, err := sockdiag.TCP(unix.AF_INET, port, sockdiag.SynRecv)
+	require.NoError(t, err)
+	require.Len(t, handshakes, 2)
+	list, err := Holders(t.Context(), "tcp4", l.Addr().String())
+	require.NoError(t, err)
+	require.Len(t, list, 1)
+	assert.Equal(t, listen, list[0].State)
 }

@@ -18,7 +18,7 @@ import (
 )
 
 func children() map[string]testproc.Child {
-	return map[string]testproc.Child{"hold": hold, "crowd": crowd, "flicker": flicker, "explaining": explaining}
+	return map[string]testproc.Child{"hold": hold, "crowd": crowd, "flicker": flicker, "explaining": explaining, "full": full, "silent": silent}
 }
 
 // A spec is a socket to be made, by nothing but system calls.

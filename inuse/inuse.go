@@ -1,6 +1,7 @@
 package inuse
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,24 +19,27 @@ import (
 type Holder struct {
 	// Network is the one of package net that makes such a socket: "tcp4" or
 	// "udp4" for an IPv4 address, "tcp6" or "udp6" for an IPv6 one, and "tcp" or
-	// "udp" for a dual-stack ::. Where the system does not tell which, :: counts
+	// "udp" for a dual-stack ::. Where the system does not report which, :: counts
 	// as dual-stack. A Multipath TCP socket is a TCP one.
 	Network string
 
 	Local  netip.AddrPort // an IPv4-mapped address is given as IPv4
 	Remote netip.AddrPort // zero: none
+	Path   string         // of a Unix socket, as it was bound; Local is zero then
 
 	// State is "LISTEN", "BOUND" (a TCP socket that does not listen, or an
 	// unconnected UDP one), "CONNECTED" (a connected UDP socket), or TCP's name
 	// for a connection: "ESTABLISHED", "TIME_WAIT", "CLOSE_WAIT", ...
 	State string
 
-	Device  string // the interface that the socket is bound to; "": none, or not told
-	UID     int    // the socket's user, who need not be its process's; -1: not told
+	Device  string // the interface that the socket is bound to; "": none, or not reported
+	UID     int    // the socket's user, who may not be its process's; -1: not reported
 	PID     int    // a process that has the socket; 0: not visible to this user, or none has it
-	Command string // of the process, as it named itself; may hold anything
+	Command string // of the process, as it named itself; may contain any bytes
 
-	orphan bool // no process has it
+	orphan  bool // no process has it
+	outside bool // its user is outside this user namespace
+	vague   bool // the system does not report whether it is IPv6 only
 }
 
 // String describes the holder for a person, as in
@@ -47,7 +51,9 @@ func (h Holder) String() string {
 	if h.State != listen && h.State != bound {
 		about = append(about, printable(h.State))
 	}
-	if h.UID >= 0 {
+	if h.outside {
+		about = append(about, "socket of a user outside this user namespace")
+	} else if h.UID >= 0 {
 		about = append(about, "socket of uid "+strconv.Itoa(h.UID))
 	}
 	if h.Device != "" {
@@ -60,58 +66,63 @@ func (h Holder) String() string {
 }
 
 func (h Holder) who() string {
-	var b strings.Builder
+	s := "a process that is not visible"
 	switch {
 	case h.PID == os.Getpid():
-		b.WriteString("this process, pid " + strconv.Itoa(h.PID))
+		s = "this process, pid " + strconv.Itoa(h.PID)
 	case h.PID != 0:
-		b.WriteString("pid " + strconv.Itoa(h.PID))
+		s = "pid " + strconv.Itoa(h.PID)
 	case h.queued():
-		b.WriteString("no process yet")
+		s = "no process yet"
 	case h.orphan:
-		b.WriteString("no process any more")
+		s = "no process any more"
 	case os.Geteuid() == 0:
-		b.WriteString("a process that has ended or is not visible")
-	default:
-		b.WriteString("a process that is not visible")
+		s = "a process that has ended or is not visible"
 	}
 	if h.Command != "" {
-		b.WriteString(" (" + printable(h.Command) + ")")
-	}
-	return b.String()
-}
-
-// queued tells whether a connection waits to be accepted, maybe no longer wanted by
-// its peer. One that its process has closed is in another state.
-func (h Holder) queued() bool {
-	return h.orphan && (h.State == "ESTABLISHED" || h.State == closeWait)
-}
-
-func (h Holder) what() string {
-	switch h.State {
-	case listen:
-		return "listening on " + printable(h.Local.String())
-	case bound:
-		if h.proto() == semantics.UDP {
-			return "bound to " + printable(h.Local.String())
-		}
-		return "bound to " + printable(h.Local.String()) + " and not listening"
-	}
-	s := "with a connection from " + printable(h.Local.String())
-	if h.Remote.IsValid() {
-		s += " to " + printable(h.Remote.String())
+		s += " (" + printable(h.Command) + ")"
 	}
 	return s
 }
 
-func (h Holder) proto() semantics.Proto {
-	if strings.HasPrefix(h.Network, "udp") {
+// queued reports whether a connection waits to be accepted, perhaps closed by its peer.
+// One that its process has closed is in another state.
+func (h Holder) queued() bool {
+	return h.orphan && (h.State == "ESTABLISHED" || h.State == closeWait)
+}
+
+// place is the address for a person.
+func (h Holder) place() string {
+	if h.Path != "" {
+		return printable(h.Path)
+	}
+	return printable(h.Local.String())
+}
+
+func (h Holder) what() string {
+	switch {
+	case h.State == listen:
+		return "listening on " + h.place()
+	case h.State == bound && h.proto() == semantics.TCP && h.Path == "":
+		return "bound to " + h.place() + " and not listening"
+	case h.State == bound:
+		return "bound to " + h.place()
+	case h.Remote.IsValid():
+		return "with a connection from " + h.place() + " to " + printable(h.Remote.String())
+	}
+	return "with a connection from " + h.place()
+}
+
+func (h Holder) proto() semantics.Proto { return protoOf(h.Network) }
+
+func protoOf(network string) semantics.Proto {
+	if strings.HasPrefix(network, "udp") {
 		return semantics.UDP
 	}
 	return semantics.TCP
 }
 
-// v6only tells whether an unspecified IPv6 address is IPv6 only.
+// v6only reports whether an unspecified IPv6 address is IPv6 only.
 func (h Holder) v6only() bool { return strings.HasSuffix(h.Network, "6") }
 
 // The names of states, apart from TCP's others.
@@ -127,61 +138,63 @@ const (
 // Holders returns the sockets that overlap a local address, listening or not: those
 // that the kernel looks at when another socket binds it. network is "tcp", "tcp4",
 // "tcp6", "udp", "udp4" or "udp6", and address is what Listen would be given, so
-// that ":8080" on "tcp" is dual-stack where package net makes it so. None is no
-// error.
+// that ":8080" on "tcp" is dual-stack where package net makes it so. On Linux network
+// can also be "unix", "unixgram" or "unixpacket" and address a path. None is no error.
 //
-// The sockets are ordered by state, listening ones first, then by address. Of
-// several processes that have one socket it names one, if possible of the socket's
-// user, the one with the lowest PID.
+// The sockets are ordered by state, listening ones first, then by address and device.
+// Of several processes that have one socket the Holder names one: this process, else one
+// of the socket's user, and then the one with the lowest PID.
 //
-// An IPv6 connection, of TCP or UDP, of a dual-stack socket is in the way of 0.0.0.0,
-// too (measured on Linux). Linux does not tell which are, so there they all count.
+// An IPv6 connection, of TCP or UDP, of a dual-stack socket conflicts with 0.0.0.0
+// (Linux 6.18). Linux does not report which are, so there they all count.
 //
 // On Linux only the sockets of the caller's network namespace are seen, and before
-// Linux 6.8 no TCP socket that is bound and neither listens nor is connected. Whose
-// process it is can be seen of the caller's own processes, and by root.
+// Linux 6.8 no TCP socket that is bound and neither listens nor is connected. The
+// process of a socket is seen by its own user and by root.
 //
-// The error wraps [errors.ErrUnsupported] on systems that do not show sockets, and
+// The error wraps [errors.ErrUnsupported] on systems where sockets cannot be read, and
 // [os.ErrInvalid] for port 0, which no socket has.
-func Holders(ctx context.Context, network, address string) ([]Holder, error) {
+func Holders(ctx context.Context, network, address string) (list []Holder, err error) {
+	if isUnix(network) {
+		if list, err = unixHolders(ctx, address); err != nil {
+			return nil, fmt.Errorf("inuse: %w", err)
+		}
+		return list, nil
+	}
 	t, err := resolve(ctx, network, address)
 	if err == nil && t.local.Port() == 0 {
 		err = fmt.Errorf("%w: port 0 is any free port", os.ErrInvalid)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("inuse: %w", err)
+	if err == nil {
+		list, _, err = t.holders(ctx)
 	}
-	list, err := t.holders(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("inuse: %w", err)
 	}
 	return list, nil
 }
 
-func (t target) holders(ctx context.Context) ([]Holder, error) {
-	list, err := t.look(ctx)
+// holders also returns a sentence about what this system does not show.
+func (t target) holders(ctx context.Context) (list []Holder, unseen string, err error) {
+	list, unseen, err = t.look(ctx)
 	order(list)
-	return list, err
+	return list, unseen, err
 }
 
-// A target is what a socket binds, or would.
+// A target is what a socket binds.
 type target struct {
 	proto  semantics.Proto
 	local  netip.AddrPort
 	v6only bool // if local is ::
 }
 
-// resolve finds out which address package net would bind.
+// resolve returns the address that package net would bind.
 func resolve(ctx context.Context, network, address string) (t target, err error) {
-	kind, version := network, ""
-	if n := len(network); n > 0 && (network[n-1] == '4' || network[n-1] == '6') {
-		kind, version = network[:n-1], network[n-1:]
-	}
-	switch kind {
-	case "tcp", "udp":
-	case "ip", "unix", "unixgram", "unixpacket":
+	kind := strings.TrimRight(network, "46")
+	if kind == "ip" {
 		return t, fmt.Errorf("%w: network %q has no ports", errors.ErrUnsupported, network)
-	default:
+	}
+	if kind != "tcp" && kind != "udp" || len(network) > 4 {
 		return t, net.UnknownNetworkError(network)
 	}
 	host, service, err := net.SplitHostPort(address)
@@ -194,7 +207,7 @@ func resolve(ctx context.Context, network, address string) (t target, err error)
 	}
 	var ip netip.Addr
 	if host != "" {
-		if ip, err = lookup(ctx, "ip"+version, host); err != nil {
+		if ip, err = lookup(ctx, "ip"+network[3:], host); err != nil {
 			return t, err
 		}
 	}
@@ -212,15 +225,11 @@ func lookup(ctx context.Context, network, host string) (netip.Addr, error) {
 		return netip.Addr{}, err
 	}
 	for i := range list {
-		list[i] = list[i].Unmap()
+		if list[i] = list[i].Unmap(); list[i].Is4() {
+			return list[i], nil
+		}
 	}
-	if i := slices.IndexFunc(list, netip.Addr.Is4); i >= 0 {
-		return list[i], nil
-	}
-	if len(list) == 0 {
-		return netip.Addr{}, &net.AddrError{Err: "no address", Addr: host}
-	}
-	return list[0], nil
+	return list[0], nil // it is never empty without an error
 }
 
 // named returns an address whose zone, if it is the number of an interface, is its
@@ -240,58 +249,37 @@ func named(ip netip.Addr) netip.Addr {
 }
 
 // bindTarget does what package net does with an address that a socket binds:
-// a wildcard, 0.0.0.0 too, is a dual-stack :: unless the network says otherwise, and
+// a wildcard, also 0.0.0.0, is a dual-stack :: unless the network says otherwise, and
 // a UDP socket with a multicast address binds the wildcard. ip may be invalid: none.
 func bindTarget(network string, ip netip.Addr, port uint16) (target, error) {
-	t := target{proto: semantics.TCP}
-	if strings.HasPrefix(network, "udp") {
-		t.proto = semantics.UDP
-	}
+	t := target{proto: protoOf(network), v6only: strings.HasSuffix(network, "6")}
 	ip = ip.Unmap()
+	wildcard := !ip.IsValid() || ip.IsUnspecified()
+	four := strings.HasSuffix(network, "4")
 	switch {
-	case strings.HasSuffix(network, "4"):
-		if !ip.IsValid() {
-			ip = netip.IPv4Unspecified()
-		}
-		if !ip.Is4() {
-			return t, &net.AddrError{Err: "not an IPv4 address", Addr: ip.String()}
-		}
-	case strings.HasSuffix(network, "6"):
-		t.v6only = true
-		if !ip.IsValid() {
-			ip = netip.IPv6Unspecified()
-		}
-		if ip.Is4() {
-			return t, &net.AddrError{Err: "not an IPv6 address", Addr: ip.String()}
-		}
-	case !ip.IsValid() || ip.IsUnspecified():
-		switch {
-		case dualStack():
-			ip = netip.IPv6Unspecified()
-		case !ip.IsValid():
-			ip = netip.IPv4Unspecified()
-		}
-	}
-	if t.proto == semantics.UDP && ip.IsMulticast() {
-		if ip.Is4() {
-			ip = netip.IPv4Unspecified()
-		} else {
-			ip = netip.IPv6Unspecified()
-		}
+	case four && ip.Is6():
+		return t, &net.AddrError{Err: "not an IPv4 address", Addr: ip.String()}
+	case t.v6only && ip.Is4():
+		return t, &net.AddrError{Err: "not an IPv6 address", Addr: ip.String()}
+	case t.v6only && wildcard, !four && wildcard && dualStack():
+		ip = netip.IPv6Unspecified()
+	case !ip.IsValid():
+		ip = netip.IPv4Unspecified()
+	case t.proto == semantics.UDP && ip.IsMulticast() && ip.Is4():
+		ip = netip.IPv4Unspecified()
+	case t.proto == semantics.UDP && ip.IsMulticast():
+		ip = netip.IPv6Unspecified()
 	}
 	t.local = netip.AddrPortFrom(ip, port)
 	return t, nil
 }
 
-// overlaps tells whether the kernel compares the options of two sockets with these
+// overlaps reports whether the kernel compares the options of two sockets with these
 // addresses: they are equal, or one is a wildcard that includes the other.
 func (t target) overlaps(other netip.Addr, v6only bool) bool {
 	a, b := t.local.Addr(), other.Unmap()
-	everything := func(ip netip.Addr, v6only bool) bool {
-		return ip.Is6() && ip.IsUnspecified() && !v6only
-	}
 	switch {
-	case everything(a, t.v6only) || everything(b, v6only):
+	case t.dual() || b == netip.IPv6Unspecified() && !v6only:
 		return true
 	case a.Is4() != b.Is4():
 		return false
@@ -305,35 +293,26 @@ func (t target) overlaps(other netip.Addr, v6only bool) bool {
 	return a == b
 }
 
-// network returns the network of package net that makes a socket with an address.
+// dual reports whether this is a dual-stack wildcard.
+func (t target) dual() bool { return t.local.Addr() == netip.IPv6Unspecified() && !t.v6only }
+
+// networkOf returns the network of package net that makes a socket with an address.
 func networkOf(p semantics.Proto, ip netip.Addr, v6only bool) string {
-	name := "tcp"
-	if p == semantics.UDP {
-		name = "udp"
-	}
 	switch {
 	case ip.Is4():
-		return name + "4"
+		return p.String() + "4"
 	case ip.IsUnspecified() && !v6only:
-		return name
+		return p.String()
 	}
-	return name + "6"
+	return p.String() + "6"
 }
 
 // order sorts holders: listening ones, then bound ones, then the rest.
 func order(list []Holder) {
 	rank := func(h Holder) int { return slices.Index([]string{listen, bound, connected}, h.State) & 3 }
 	slices.SortStableFunc(list, func(a, b Holder) int {
-		if d := rank(a) - rank(b); d != 0 {
-			return d
-		}
-		if d := a.Local.Compare(b.Local); d != 0 {
-			return d
-		}
-		if d := a.Remote.Compare(b.Remote); d != 0 {
-			return d
-		}
-		return a.PID - b.PID
+		return cmp.Or(rank(a)-rank(b), a.Local.Compare(b.Local), a.Remote.Compare(b.Remote),
+			strings.Compare(a.Device, b.Device), a.PID-b.PID)
 	})
 }
 

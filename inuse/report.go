@@ -1,17 +1,18 @@
 package inuse
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 )
 
-// rows is how many holders String lists.
+// rows is the number of holders that String lists.
 const rows = 20
 
-// String returns the report as several lines for a person, each of which ends in
-// a newline, harmless to print.
+// String returns the report as several lines for a person, harmless to print: the
+// address, a table of the first 20 Holders, the Reason, and a line for each Advice.
 func (r *Report) String() string {
 	var b strings.Builder
 	if title := strings.TrimSpace(r.Network + " " + r.Address); title != "" {
@@ -21,27 +22,24 @@ func (r *Report) String() string {
 		w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "\nSTATE\tLOCAL\tREMOTE\tUID\tPID\tCOMMAND")
 		for _, h := range r.Holders[:min(rows, len(r.Holders))] {
-			remote, uid, pid, command := "-", "?", "?", "-"
-			if h.Remote.IsValid() {
-				remote = printable(h.Remote.String())
-			}
-			if h.UID >= 0 {
-				uid = strconv.Itoa(h.UID)
-			}
-			switch {
-			case h.PID != 0:
-				pid = strconv.Itoa(h.PID)
-			case h.orphan:
-				pid = "-"
-			}
-			if h.Command != "" {
-				command = printable(h.Command)
-			}
-			local := printable(h.Local.String())
+			local, remote, uid, pid := h.place(), "-", "?", "?"
 			if h.Device != "" {
 				local += " on " + printable(h.Device)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", printable(h.State), local, remote, uid, pid, command)
+			if h.Remote.IsValid() {
+				remote = printable(h.Remote.String())
+			}
+			if h.outside {
+				uid = "outside"
+			} else if h.UID >= 0 {
+				uid = strconv.Itoa(h.UID)
+			}
+			if h.PID != 0 {
+				pid = strconv.Itoa(h.PID)
+			} else if h.orphan {
+				pid = "-"
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", printable(h.State), local, remote, uid, pid, cmp.Or(printable(h.Command), "-"))
 		}
 		w.Flush() // to a strings.Builder
 		if n := len(r.Holders) - rows; n > 0 {
@@ -49,37 +47,10 @@ func (r *Report) String() string {
 		}
 	}
 	if r.Reason != "" {
-		fmt.Fprintf(&b, "\n%s\n", fill("", r.Reason))
+		fmt.Fprintf(&b, "\n%s\n", r.Reason)
 	}
-	if len(r.Advice) > 0 {
-		b.WriteByte('\n')
-	}
-	for _, a := range r.Advice {
-		fmt.Fprintln(&b, fill("- ", a))
-	}
-	return b.String()
-}
-
-// fill breaks text between words into lines that are good to read. The first begins
-// with a mark and the others are indented as far.
-func fill(mark, text string) string {
-	const columns = 76
-	var b strings.Builder
-	b.WriteString(mark)
-	indent, width := strings.Repeat(" ", len(mark)), 0
-	for _, word := range strings.Fields(text) {
-		n := len([]rune(word))
-		switch {
-		case width == 0:
-		case len(mark)+width+1+n > columns:
-			b.WriteString("\n" + indent)
-			width = 0
-		default:
-			b.WriteByte(' ')
-			width++
-		}
-		b.WriteString(word)
-		width += n
+	for i, a := range r.Advice {
+		fmt.Fprintf(&b, "%s- %s\n", "\n"[min(i, 1):], a)
 	}
 	return b.String()
 }

@@ -1,7 +1,11 @@
 package inuse
 
 import (
+	"cmp"
+	"context"
 	"fmt"
+	"math/bits"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -12,10 +16,9 @@ import (
 	"example.com/reuse/internal/semantics"
 )
 
-// What a kernel decides about two sockets stands in internal/semantics. Here is what
-// can be said without knowing the options of one of them, which no system shows:
-// every set of options is supposed in turn, and what all that are left agree on is
-// certain.
+// The rules for two sockets are in internal/semantics. This file applies them without
+// knowing the options of one of the two, which no system shows: every set of options is
+// supposed in turn, and what all that are left agree on is certain.
 
 // A bind is a bind that was asked for.
 type bind struct {
@@ -28,53 +31,52 @@ type bind struct {
 	asked     reuse.Config // with this
 }
 
+func (b *bind) has(o semantics.Option) bool { return b.system.OptionName(o) != "" }
+
+// linux also counts Android, whose kernel it is.
+func (b *bind) linux() bool { return b.system.Name() == "linux" || b.system.Name() == "android" }
+
 // options returns the options that a socket has when it binds: those that package
 // net sets, and what a Config makes of them.
 func (b *bind) options(c reuse.Config) semantics.Options {
-	has := func(o semantics.Option) bool { return b.system.OptionName(o) != "" }
 	var all semantics.Options
-	change := func(o semantics.Option, s reuse.Setting) {
-		switch {
-		case s == reuse.Off:
+	set := func(o semantics.Option, s reuse.Setting) {
+		if s == reuse.Off {
 			all &^= semantics.Options(o)
-		case wants(s) && has(o):
+		} else if s != reuse.Default && b.has(o) {
 			all |= semantics.Options(o)
 		}
 	}
-	windows := strings.HasPrefix(b.system.Name(), "windows")
-	if b.multicast || b.listens && b.proto == semantics.TCP && !windows {
-		change(semantics.Addr, reuse.On)
+	listener := b.listens && b.proto == semantics.TCP && !strings.HasPrefix(b.system.Name(), "windows")
+	if b.multicast || listener {
+		set(semantics.Addr, reuse.On)
 	}
-	switch b.system.Name() {
-	case "linux", "android", "windows", "windows-2000", "solaris", "solaris-11.4", "illumos":
-	default: // the BSDs, macOS and AIX
-		if b.multicast {
-			change(semantics.Port, reuse.On)
+	if b.multicast && slices.Contains([]string{"freebsd", "freebsd-14", "openbsd", "netbsd", "dragonfly", "darwin", "ios", "aix"}, b.system.Name()) {
+		set(semantics.Port, reuse.On)
+	}
+	set(semantics.Addr, c.Addr)
+	set(semantics.Port, c.Port)
+	if b.has(semantics.LB) { // the same option as Port, except on FreeBSD
+		set(semantics.LB, c.PortLB)
+	} else {
+		set(semantics.Port, c.PortLB)
+	}
+	asks := func(s reuse.Setting) bool { return s == reuse.On || s == reuse.Prefer }
+	if asks(c.PortLB) && b.system.Name() == semantics.Solaris114 {
+		set(semantics.Addr, reuse.Off)
+	}
+	if asks(c.Exclusive) {
+		if !listener {
+			set(semantics.Addr, reuse.Off)
 		}
-	}
-	lb := semantics.Port // the same option, except on FreeBSD
-	if has(semantics.LB) {
-		lb = semantics.LB
-	}
-	change(semantics.Addr, c.Addr)
-	change(semantics.Port, c.Port)
-	change(lb, c.PortLB)
-	if wants(c.PortLB) && b.system.Name() == semantics.Solaris114 {
-		all &^= semantics.Options(semantics.Addr)
-	}
-	if wants(c.Exclusive) {
-		if keeps := b.listens && b.proto == semantics.TCP && !windows; !keeps {
-			all &^= semantics.Options(semantics.Addr)
-		}
-		all &^= semantics.Options(semantics.Port | semantics.LB)
-		change(semantics.Excl, reuse.On)
+		set(semantics.Port, reuse.Off)
+		set(semantics.LB, reuse.Off)
+		set(semantics.Excl, reuse.On)
 	}
 	return all
 }
 
-func wants(s reuse.Setting) bool { return s == reuse.On || s == reuse.Prefer }
-
-// answer is what the kernel says to the bind beside a holder.
+// answer is what the kernel says to the bind alongside a holder.
 func (b *bind) answer(first semantics.Binding, c reuse.Config) semantics.Answer {
 	second := semantics.Binding{
 		Proto: b.proto, State: semantics.Bound,
@@ -96,15 +98,16 @@ type class struct {
 
 // classes puts holders together, and supposes of each class what it may be.
 func (b *bind) classes(holders []Holder) []*class {
+	kind := func(h Holder) Holder {
+		h.Remote, h.PID, h.Command = netip.AddrPort{}, 0, ""
+		return h
+	}
 	var list []*class
 	for _, h := range holders {
 		if h.queued() && slices.ContainsFunc(holders, h.comesFrom) {
 			continue // what is true of the listener is true of its queue
 		}
-		same := func(c *class) bool {
-			return c.Network == h.Network && c.State == h.State && c.Local == h.Local && c.UID == h.UID && c.Device == h.Device && c.orphan == h.orphan
-		}
-		if i := slices.IndexFunc(list, same); i >= 0 {
+		if i := slices.IndexFunc(list, func(c *class) bool { return kind(c.Holder) == kind(h) }); i >= 0 {
 			list[i].count++
 			continue
 		}
@@ -122,7 +125,7 @@ func (b *bind) classes(holders []Holder) []*class {
 	return list
 }
 
-// agree tells whether two sockets have let each other in, as they overlap. That two
+// agree reports whether two sockets have let each other in, as they overlap. That two
 // are there does not show it: a third may have brought them together. To a bind with
 // SO_REUSEPORT Linux asks on UDP no more than one such socket of the same user, and on
 // TCP none if the one that was bound last has, as it sees it, the same address. There
@@ -130,46 +133,45 @@ func (b *bind) classes(holders []Holder) []*class {
 // device. So this is about TCP sockets that listen, which asks anew, of one kind and
 // without a device.
 func (b *bind) agree(x, y *class) bool {
-	if !b.linux() || b.proto != semantics.TCP || x.State != listen || y.State != listen || x.device() || y.device() {
-		return false
-	}
-	if x.UID != y.UID || x.dual() != y.dual() {
-		return false
-	}
-	beside := target{proto: b.proto, local: x.Local, v6only: x.v6only()}
-	return beside.overlaps(y.Local.Addr(), y.v6only())
+	at := target{b.proto, x.Local, x.v6only()}
+	return b.linux() && b.proto == semantics.TCP && x.State == listen && y.State == listen && !x.device() && !y.device() &&
+		x.UID == y.UID && x.dual() == y.dual() && at.overlaps(y.Local.Addr(), y.v6only())
 }
-
-// linux tells whether the kernel is one.
-func (b *bind) linux() bool { return b.system.Name() == "linux" || b.system.Name() == "android" }
 
 func (c *class) device() bool { return c.Device != "" || c.Local.Addr().Zone() != "" }
 
 func (c *class) dual() bool { return c.Local.Addr() == netip.IPv6Unspecified() && !c.v6only() }
 
-// comesFrom tells whether a connection may be in the queue of a holder, whose user and
+// comesFrom reports whether a connection may be in the queue of a holder, whose user and
 // options it then has. Of a connection without a process, -1 may be root.
 func (h Holder) comesFrom(l Holder) bool {
-	at := target{proto: l.proto(), local: l.Local, v6only: l.v6only()}
+	at := target{l.proto(), l.Local, l.v6only()}
 	return l.State == listen && max(h.UID, 0) == max(l.UID, 0) && at.overlaps(h.Local.Addr(), true)
 }
 
 // guesses returns what a holder may be.
-func (b *bind) guesses(h Holder) []semantics.Binding {
-	users := []int{h.UID}
-	if h.UID < 0 {
+func (b *bind) guesses(h Holder) (list []semantics.Binding) {
+	users, only := []int{h.UID}, []bool{h.v6only()}
+	switch {
+	case h.outside:
+		users = []int{b.user + 1}
+	case h.UID < 0:
 		users = []int{b.user, b.user + 1}
 	}
-	state, only := h.state(), []bool{h.v6only()}
-	if b.linux() && h.Remote.IsValid() && h.Local.Addr().Is6() { // Linux does not tell
+	if h.vague {
 		only = []bool{false, true}
 	}
-	if b.linux() && h.State == connected {
+	state := map[string]semantics.State{listen: semantics.Listening, bound: semantics.Bound, connected: semantics.Bound,
+		timeWait: semantics.TimeWait, closeWait: semantics.CloseWait}[h.State]
+	switch {
+	case b.linux() && h.State == connected, state == 0:
 		state = semantics.Established
 	}
-	var list []semantics.Binding
+	if h.State == finWait2 && h.orphan { // Linux keeps it as it keeps TIME_WAIT
+		state = semantics.FinWait2
+	}
 	for _, options := range b.system.Subsets() {
-		if options.Has(semantics.Excl) && options&^semantics.Options(semantics.Excl) != 0 {
+		if options.Has(semantics.Excl) && options != semantics.Options(semantics.Excl) {
 			continue // Windows refuses that, and elsewhere it is the same as without
 		}
 		for _, user := range users {
@@ -184,21 +186,22 @@ func (b *bind) guesses(h Holder) []semantics.Binding {
 	return list
 }
 
-// state is what the rules make of a holder's state.
-func (h Holder) state() semantics.State {
-	switch {
-	case h.State == listen:
-		return semantics.Listening
-	case h.State == bound || h.State == connected:
-		return semantics.Bound
-	case h.State == timeWait:
-		return semantics.TimeWait
-	case h.State == finWait2 && h.orphan: // Linux keeps it as it keeps TIME_WAIT
-		return semantics.FinWait2
-	case h.State == closeWait:
-		return semantics.CloseWait
+// split divides what a holder may be into what admits the bind and what refuses it. A
+// guess that the holder's own bind contradicts is neither; known is false if the rules
+// do not say of another.
+func (b *bind) split(h *class, c reuse.Config) (good, bad []semantics.Binding, known bool) {
+	known = true
+	for _, g := range h.guesses {
+		switch a := b.answer(g, c); {
+		case a.Known.How == semantics.Unknown:
+			known = false
+		case a.OK():
+			good = append(good, g)
+		case !a.First:
+			bad = append(bad, g)
+		}
 	}
-	return semantics.Established
+	return good, bad, known
 }
 
 // A verdict is what becomes of the bind with a Config.
@@ -207,40 +210,29 @@ type verdict struct {
 	never   bool     // it is refused, whatever the holders are
 	refuse  []*class // those that refuse it then
 	unknown bool     // the rules do not say
-	depends []need   // the holders that it depends on; none: it succeeds
+	depends []string // what the holders must have set; none: it succeeds
 }
 
-// A need is what a holder must have set for a bind to succeed.
-type need struct {
-	holder *class
-	what   string
-}
+// sure reports whether the bind succeeds.
+func (v verdict) sure() bool { return !v.never && !v.unknown && len(v.depends) == 0 }
 
 // judge says what becomes of the bind with a Config.
 func (b *bind) judge(list []*class, c reuse.Config) verdict {
 	v := verdict{config: c}
-	for _, holder := range list {
-		var good, bad []semantics.Binding
-		unknown := false
-		for _, g := range holder.guesses {
-			switch a := b.answer(g, c); {
-			case a.Known.How == semantics.Unknown:
-				unknown = true
-			case a.OK():
-				good = append(good, g)
-			case !a.First: // else the holder cannot be so
-				bad = append(bad, g)
-			}
-		}
-		v.unknown = v.unknown || unknown
+	for _, h := range list {
+		good, bad, known := b.split(h, c)
+		v.unknown = v.unknown || !known
 		switch {
-		case len(good) == 0 && len(bad) > 0 && !unknown:
-			v.never = true
-			v.refuse = append(v.refuse, holder)
-		case len(good) > 0 && len(bad) > 0:
-			v.depends = append(v.depends, need{holder, b.condition(good, bad)})
+		case len(bad) == 0:
+		case len(good) > 0:
+			if need := h.subject() + " " + b.condition(good, bad); !slices.Contains(v.depends, need) {
+				v.depends = append(v.depends, need)
+			}
+		case known:
+			v.refuse = append(v.refuse, h)
 		}
 	}
+	v.never = len(v.refuse) > 0
 	switch same := b.refused && b.options(c) == b.options(b.asked); {
 	case same && (v.never || len(v.depends) > 0):
 		v.never = true // as was seen
@@ -250,7 +242,7 @@ func (b *bind) judge(list []*class, c reuse.Config) verdict {
 	return v
 }
 
-// detour tells whether Linux may admit a bind that a holder refuses, because it asks
+// detour reports whether Linux may admit a bind that a holder refuses, because it asks
 // another one only; see agree.
 func (b *bind) detour(list []*class, c reuse.Config) bool {
 	return b.linux() && b.options(c).Has(semantics.Port) && slices.ContainsFunc(list, func(c *class) bool {
@@ -261,121 +253,88 @@ func (b *bind) detour(list []*class, c reuse.Config) bool {
 	})
 }
 
-// trace tells whether a socket that is gone may have left what admits the bind: the
+// trace reports whether a socket that is gone may have left what admits the bind: the
 // kernel remembers the address of the one that was bound last, as long as the port has
 // any; see agree.
 func (b *bind) trace() bool {
 	return b.linux() && b.proto == semantics.TCP && b.dual() && !(b.refused && b.options(b.asked).Has(semantics.Port))
 }
 
-// dual tells whether a dual-stack wildcard is to be bound.
-func (b *bind) dual() bool { return b.local.Addr() == netip.IPv6Unspecified() && !b.v6only }
-
-// condition says in what the good guesses differ from the bad ones.
+// condition says what the good guesses have in common that no bad one has: the shortest
+// conjunctions of facts that together hold for all of the good ones.
 func (b *bind) condition(good, bad []semantics.Binding) string {
-	if b.local.Addr().Is4() {
-		const six = "made an IPv6-only socket"
-		dual := slices.DeleteFunc(slices.Clone(good), func(g semantics.Binding) bool { return g.V6Only })
-		switch {
-		case len(dual) == 0:
-			return six
-		case len(dual) < len(good):
-			return b.condition(dual, bad) + " or " + six
-		}
+	type fact struct {
+		text  string
+		holds func(semantics.Binding) bool
 	}
-	var least []semantics.Options // sets of options that suffice
-	for _, g := range good {
-		if !slices.ContainsFunc(good, func(o semantics.Binding) bool {
-			return o.Options != g.Options && o.Options&^g.Options == 0
-		}) && !slices.Contains(least, g.Options) {
-			least = append(least, g.Options)
-		}
+	facts := []fact{
+		{"made an IPv6-only socket", func(g semantics.Binding) bool { return g.V6Only && b.local.Addr().Is4() }},
+		{"belongs to your user", func(g semantics.Binding) bool { return g.User == b.user }},
+	}
+	for _, o := range b.system.Options() {
+		name := b.system.OptionName(o)
+		facts = append(facts, fact{"set " + name, func(g semantics.Binding) bool { return g.Options.Has(o) }},
+			fact{"did not set " + name, func(g semantics.Binding) bool { return !g.Options.Has(o) }})
 	}
 	var ways []string
-	for _, options := range least {
-		if options == 0 {
-			continue
-		}
-		var names []string
-		for _, o := range options.List() {
-			names = append(names, b.system.OptionName(o))
-		}
-		ways = append(ways, strings.Join(names, " and "))
-	}
-	users := true // they decide, too
-	for _, g := range good {
-		users = users && g.User == b.user
-	}
-	users = users && slices.ContainsFunc(bad, func(o semantics.Binding) bool { return o.User != b.user })
-	s := "set " + strings.Join(ways, " or ") + " too"
-	if slices.Contains(least, 0) {
-		harmful := bad[0].Options
-		for _, o := range bad {
-			harmful &= o.Options
-		}
-		var names []string
-		for _, o := range harmful.List() {
-			names = append(names, b.system.OptionName(o))
-		}
-		if s = "did not set " + strings.Join(names, " or "); len(names) == 0 {
-			s = ""
+	for size := range len(facts) {
+		for set := range 1 << len(facts) {
+			if bits.OnesCount(uint(set)) != size+1 {
+				continue
+			}
+			var texts []string
+			all := func(semantics.Binding) bool { return true }
+			for i, f := range facts {
+				if rest := all; set>>i&1 != 0 {
+					all = func(g semantics.Binding) bool { return rest(g) && f.holds(g) }
+					texts = append([]string{f.text}, texts...)
+				}
+			}
+			if slices.ContainsFunc(good, all) && !slices.ContainsFunc(bad, all) {
+				good = slices.DeleteFunc(slices.Clone(good), all)
+				ways = append(ways, strings.Join(texts, " and "))
+			}
 		}
 	}
-	if users {
-		if s != "" {
-			s += " and "
-		}
-		s += "belongs to your user"
-	}
-	return s
+	return strings.Join(ways, " or ")
 }
 
 // learn draws the conclusion from a refusal: if all holders but one class would have
 // admitted the bind, that one did not, and is nothing that would have. This is wrong
-// if what refused has gone since.
-func (b *bind) learn(list []*class, c reuse.Config) {
+// if the socket that refused is gone since.
+func (b *bind) learn(list []*class) {
 	var doubtful []*class
-	for _, holder := range list {
-		if slices.ContainsFunc(holder.guesses, func(g semantics.Binding) bool { return !b.answer(g, c).OK() }) {
-			doubtful = append(doubtful, holder)
+	for _, h := range list {
+		if _, bad, known := b.split(h, b.asked); len(bad) > 0 || !known {
+			doubtful = append(doubtful, h)
 		}
 	}
-	if !b.refused || len(doubtful) != 1 {
-		return
+	if b.refused && len(doubtful) == 1 {
+		doubtful[0].guesses = slices.DeleteFunc(doubtful[0].guesses, func(g semantics.Binding) bool { return b.answer(g, b.asked).OK() })
 	}
-	holder := doubtful[0]
-	holder.guesses = slices.DeleteFunc(holder.guesses, func(g semantics.Binding) bool { return b.answer(g, c).OK() })
 }
 
-// stubborn returns the holders each of which refuses every Config.
-func stubborn(list []*class, verdicts []verdict) []*class {
-	return slices.DeleteFunc(slices.Clone(list), func(c *class) bool {
-		return slices.ContainsFunc(verdicts, func(v verdict) bool { return !v.never || !slices.Contains(v.refuse, c) })
-	})
-}
-
-// culprit returns the holder that refuses the bind, or that may, and the rule by
-// which it does. Of several rules it is that for a holder that shares the most: if
-// that is refused, all are.
-func (b *bind) culprit(list []*class, c reuse.Config) (*class, semantics.Answer) {
-	var found *class
-	var why semantics.Answer
-	sure := false
-	for _, holder := range list {
-		var worst semantics.Answer
-		never, most := true, -1
-		for _, g := range holder.guesses {
-			a := b.answer(g, c)
-			switch {
-			case a.First:
-			case a.OK() || a.Known.How == semantics.Unknown:
-				never = false
-			case shares(g) >= most:
-				worst, most = a, shares(g)
-			}
+// culprit returns the holder that refuses the asked bind, or that may, and the rule by
+// which it does: one that refuses every Config if there is such a one, else one that
+// refuses this for sure. Of several rules it is that for a holder that shares the most:
+// if that is refused, all are.
+func (b *bind) culprit(list []*class, verdicts []verdict) (found *class, why semantics.Answer) {
+	best := 0
+	for _, h := range list {
+		good, bad, known := b.split(h, b.asked)
+		if len(bad) == 0 {
+			continue
 		}
-		if worst.Err != "" && (found == nil || never && !sure) {
-			found, why, sure = holder, worst, never
+		rank := 1
+		if len(good) == 0 && known {
+			rank = 2
+		}
+		if !slices.ContainsFunc(verdicts, func(v verdict) bool { return !v.never || !slices.Contains(v.refuse, h) }) {
+			rank = 3
+		}
+		if rank > best {
+			most := slices.MaxFunc(bad, func(x, y semantics.Binding) int { return cmp.Compare(shares(x), shares(y)) })
+			found, why, best = h, b.answer(most, b.asked), rank
 		}
 	}
 	return found, why
@@ -390,84 +349,128 @@ func shares(g semantics.Binding) int {
 }
 
 // candidates are the Configs that Advice may name, the simplest first: what was asked
-// for, and what can be had on this system.
-func (b *bind) candidates(c reuse.Config) []reuse.Config {
-	base := reuse.Config{DeferPort: c.DeferPort}
-	list := []reuse.Config{c, base}
-	add := func(needs semantics.Options, change func(c *reuse.Config)) {
-		for _, o := range needs.List() {
-			if b.system.OptionName(o) == "" {
-				return
-			}
+// for, and each that gives the socket other options on this system.
+func (b *bind) candidates() (list []reuse.Config) {
+	seen := map[semantics.Options]bool{}
+	for _, c := range []reuse.Config{b.asked, {}, {Port: reuse.On}, {Addr: reuse.On}, {PortLB: reuse.On}, {Addr: reuse.On, Port: reuse.On}, {Exclusive: reuse.On}} {
+		c.DeferPort = b.asked.DeferPort
+		if options := b.options(c); !seen[options] {
+			seen[options] = true
+			list = append(list, c)
 		}
-		with := base
-		change(&with)
-		list = append(list, with)
 	}
-	add(semantics.Options(semantics.Port), func(c *reuse.Config) { c.Port = reuse.On })
-	add(semantics.Options(semantics.Addr), func(c *reuse.Config) { c.Addr = reuse.On })
-	add(semantics.Options(semantics.LB), func(c *reuse.Config) { c.PortLB = reuse.On })
-	add(semantics.Opts(semantics.Addr, semantics.Port), func(c *reuse.Config) { c.Addr, c.Port = reuse.On, reuse.On })
-	add(semantics.Options(semantics.Excl), func(c *reuse.Config) { c.Exclusive = reuse.On })
 	return list
 }
 
-// advise says what makes the bind succeed.
-func (b *bind) advise(list []*class, c reuse.Config) (advice []string, verdicts []verdict) {
-	var depends, unknown []verdict
-	for _, candidate := range b.candidates(c) {
-		v := b.judge(list, candidate)
+// advise says which Config makes the bind succeed. The first verdict is that on b.asked.
+func (b *bind) advise(list []*class) (advice []string, verdicts []verdict) {
+	var before, unknown []string
+	for _, c := range b.candidates() {
+		v := b.judge(list, c)
 		verdicts = append(verdicts, v)
-		switch {
+		works := literal(c) + " works"
+		warning := "."
+		if c.Addr == reuse.On && b.proto == semantics.UDP && b.linux() {
+			warning = ". Then sockets of any user may share the port."
+		}
+		switch need := strings.Join(v.depends, ", and "); {
 		case v.never:
 		case v.unknown:
-			unknown = append(unknown, v)
-		case len(v.depends) == 0 && candidate == c:
+			unknown = append(unknown, works)
+		case v.sure() && c == b.asked:
 			return []string{"Try again: nothing that is visible refuses " + literal(c) + " now."}, verdicts
-		case len(v.depends) == 0:
-			return []string{literal(candidate) + " works." + b.warning(candidate)}, verdicts
-		default:
-			depends = append(depends, v)
+		case v.sure():
+			return []string{works + warning}, verdicts
+		case !slices.Contains(before, need): // else a simpler Config does the same
+			if n := len(v.depends) - 3; n > 0 {
+				need = strings.Join(v.depends[:3], ", and ") + fmt.Sprintf(", and so for %d more", n)
+			}
+			before = append(before, need)
+			advice = append(advice, works+" if "+need+warning)
 		}
-	}
-	var before []string
-	for _, v := range depends {
-		text := v.condition()
-		if slices.Contains(before, text) {
-			continue // a simpler Config does the same
-		}
-		before = append(before, text)
-		advice = append(advice, literal(v.config)+" works if "+text+"."+b.warning(v.config))
 	}
 	switch {
 	case len(unknown) == 0:
 	case b.linux():
-		advice = append(advice, "Whether "+literal(unknown[0].config)+" works is not known: Linux may admit SO_REUSEPORT beside one socket of your user without asking the others.")
+		advice = append(advice, "Whether "+unknown[0]+" is not known: Linux may admit SO_REUSEPORT beside one socket of your user without asking the others.")
 	case len(advice) == 0:
 		advice = append(advice, "Whether any Config works is not known for "+b.system.Title()+".")
 	}
 	return advice, verdicts
 }
 
-// warning says what a Config that works lets happen.
-func (b *bind) warning(c reuse.Config) string {
-	if c.Addr == reuse.On && b.proto == semantics.UDP && b.system.Name() == "linux" {
-		return " Then sockets of any user may share the port."
-	}
-	return ""
+// admits reports whether the asked Config is sure to work on another address, or
+// alongside other holders, and package reuse accepts it there.
+func (b *bind) admits(ctx context.Context, list []*class, ip netip.Addr, v6only bool) bool {
+	other := *b
+	other.target, other.refused = target{b.proto, netip.AddrPortFrom(ip, b.local.Port()), v6only}, false
+	return other.judge(list, b.asked).sure() &&
+		setOptions(ctx, b.asked, networkOf(b.proto, ip, v6only), other.local.String()) == nil
 }
 
-// condition joins the needs of all holders.
-func (v verdict) condition() string {
-	var ways []string
-	for i, n := range v.depends {
-		if i == 3 {
-			ways = append(ways, fmt.Sprintf("so for %d more", len(v.depends)-i))
-			break
-		}
-		ways = append(ways, n.holder.subject()+" "+n.what)
+// elsewhere says on which network, address or device the asked Config works.
+func (b *bind) elsewhere(ctx context.Context, list []*class) (advice []string) {
+	if !b.listens || b.multicast {
+		return nil
 	}
-	return strings.Join(ways, ", and ")
+	for network, ip := range map[string]netip.Addr{"4": netip.IPv4Unspecified(), "6": netip.IPv6Unspecified()} {
+		if b.dual() && b.admits(ctx, list, ip, true) {
+			advice = append(advice, fmt.Sprintf("Network %q works: %q with a wildcard address is dual-stack, and so overlaps both families.", b.proto.String()+network, b.proto))
+		}
+	}
+	slices.Sort(advice)
+	addresses, _ := net.InterfaceAddrs()
+	specific := netip.Addr{}
+	for _, a := range addresses {
+		p, err := netip.ParsePrefix(a.String())
+		ip := p.Addr().Unmap()
+		better := !specific.IsValid() || specific.IsLoopback() && !ip.IsLoopback()
+		if err == nil && better && b.local.Addr().IsUnspecified() && !ip.IsLinkLocalUnicast() && b.overlaps(ip, true) && b.admits(ctx, list, ip, false) {
+			specific = ip
+		}
+	}
+	if specific.IsValid() {
+		advice = append(advice, fmt.Sprintf("A specific address works, as in %q.", netip.AddrPortFrom(specific, b.local.Port())))
+	}
+	devices := devicesOf(list)
+	free := slices.DeleteFunc(slices.Clone(list), func(c *class) bool { return c.Device != "" })
+	interfaces, _ := net.Interfaces()
+	i := slices.IndexFunc(interfaces, func(i net.Interface) bool { return !slices.Contains(devices, i.Name) })
+	// Package reuse refuses Exclusive On together with a device.
+	if i >= 0 && len(devices) > 0 && b.asked.Exclusive != reuse.On && b.admits(ctx, free, b.local.Addr(), b.v6only) {
+		advice = append(advice, fmt.Sprintf("A socket on another device works (SO_BINDTODEVICE), as in %q.", interfaces[i].Name))
+	}
+	return advice
+}
+
+// restart says which Config works on both sockets if that of the holders is opened anew.
+func (b *bind) restart(list []*class) []string {
+	other := *b
+	other.refused = false
+	for _, c := range []reuse.Config{{Port: reuse.On}, {Addr: reuse.On}} {
+		switch {
+		case slices.ContainsFunc(list, func(h *class) bool {
+			g := h.guesses[0]
+			g.Options = b.options(c)
+			return h.UID != b.user || h.orphan || !other.answer(g, c).OK()
+		}):
+		case list[0].PID == os.Getpid():
+			return []string{fmt.Sprintf("Set %s on this process's other socket too, before the bind of each: then it works.", literal(c))}
+		default:
+			return []string{fmt.Sprintf("Restart %s with %s too: then it works.", list[0].subject(), literal(c))}
+		}
+	}
+	return nil
+}
+
+// devicesOf returns the devices that the holders are bound to.
+func devicesOf(list []*class) (names []string) {
+	for _, c := range list {
+		if c.Device != "" && !slices.Contains(names, c.Device) {
+			names = append(names, c.Device)
+		}
+	}
+	return names
 }
 
 // subject names a class in a condition.
@@ -491,9 +494,8 @@ func (c *class) subject() string {
 
 // literal writes a Config as in a program.
 func literal(c reuse.Config) string {
-	fields := strings.ReplaceAll(strings.ReplaceAll(c.String(), "=", ": reuse."), ",", ", ")
 	if c == (reuse.Config{}) {
-		fields = ""
+		return "reuse.Config{}"
 	}
-	return "reuse.Config{" + fields + "}"
+	return "reuse.Config{" + strings.ReplaceAll(strings.ReplaceAll(c.String(), "=", ": reuse."), ",", ", ") + "}"
 }

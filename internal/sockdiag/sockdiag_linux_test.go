@@ -113,6 +113,13 @@ func TestPackets(t *testing.T) {
 	}
 }
 
+// The errno of a dump that fails is not lost. No kernel has a handler for IGMP.
+func TestNoHandler(t *testing.T) {
+	t.Parallel()
+	_, err := sockets(unix.IPPROTO_IGMP, unix.AF_INET, 80, Listen)
+	assert.ErrorIs(t, err, unix.ENOENT)
+}
+
 func TestNone(t *testing.T) {
 	t.Parallel()
 	list, err := TCP(unix.AF_INET, 0xffff, SynRecv)

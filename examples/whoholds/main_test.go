@@ -27,7 +27,7 @@ func TestFlags(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{
 		{}, {"-nonsense"}, {":80", ":81"}, {"nonsense"}, {"127.0.0.1"}, {":0"}, {":65536"},
-		{"-network", "unix", "/x"}, {"-network", "\x1b[2J", ":80"}, {"\x1b[2J:80:"},
+		{"-network", "ip", "127.0.0.1"}, {"-network", "\x1b[2J", ":80"}, {"\x1b[2J:80:"},
 	} {
 		stdout, stderr, status := example(t, args...)
 		assert.Equal(t, term.Failed, status, "%q", args)

@@ -13,7 +13,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"os"
 	"strconv"
@@ -28,15 +27,14 @@ const help = `Usage: go run ./examples/whoholds [-network tcp] [-json] ADDRESS
 
 Shows which sockets overlap an address such as 127.0.0.1:8080 or :8080,
 listening or not, and whose they are; by which rule of the kernel they would
-refuse another one; and with which reuse.Config that one would be let in. It
-binds nothing.
+refuse another one; and what works instead. For a Unix socket the address is
+its path. It binds nothing.
 
 Systems: on Linux it sees the sockets of its network namespace, and the
-processes of its own user, or as root of all. It works on Windows too, on macOS
-and FreeBSD with lsof installed, and on NetBSD and OpenBSD, where no processes
-are seen.
+processes of its own user, or as root of all. On Windows it sees the sockets
+and processes of all users. Elsewhere it fails, and the error says so.
 
-Exit status: 0 if the address is held
+Exit status: 0 if the address is held, or something else refuses a bind
   1    if it is free
   2    if that could not be found out
   130  if it was interrupted
@@ -45,6 +43,7 @@ Exit status: 0 if the address is held
 Examples:
   go run ./examples/whoholds 127.0.0.1:8080
   go run ./examples/whoholds -network udp :53
+  go run ./examples/whoholds -network unix /run/app.sock
   go run ./examples/whoholds -json 8080
 `
 
@@ -60,7 +59,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 
 func whoholds(args []string, stdout io.Writer) (held bool, err error) {
 	flags := flag.NewFlagSet("whoholds", flag.ContinueOnError)
-	network := flags.String("network", "tcp", "`network` of the address: tcp or udp, tcp4, udp6, ...")
+	network := flags.String("network", "tcp", "`network` of the address: tcp, tcp4, udp6, unix, ...")
 	program := flags.Bool("json", false, "print a line of JSON, for a program")
 	if err := term.Parse(flags, help, args, stdout); err != nil {
 		return false, err
@@ -68,12 +67,11 @@ func whoholds(args []string, stdout io.Writer) (held bool, err error) {
 	if flags.NArg() != 1 {
 		return false, term.Mistake("one address is wanted, such as 127.0.0.1:8080")
 	}
-	at := address{*network, flags.Arg(0)}
-	if _, err := strconv.ParseUint(at.text, 10, 16); err == nil { // a port
-		at.text = ":" + at.text
+	address := flags.Arg(0)
+	if _, err := strconv.ParseUint(address, 10, 16); err == nil { // a port
+		address = ":" + address
 	}
-	question := &net.OpError{Op: "listen", Net: *network, Addr: at}
-	report, err := inuse.Explain(context.Background(), reuse.Config{}, question)
+	report, err := inuse.Check(context.Background(), reuse.Config{}, *network, address)
 	if err != nil {
 		// It may hold what a terminal would obey.
 		return false, errors.New(strings.Trim(strconv.QuoteToGraphic(err.Error()), `"`))
@@ -83,22 +81,11 @@ func whoholds(args []string, stdout io.Writer) (held bool, err error) {
 	} else {
 		err = show(term.New(stdout), report)
 	}
-	return len(report.Holders) > 0, err
+	return len(report.Holders) > 0 || !report.Free, err
 }
 
-// An address is a net.Addr that is not resolved yet.
-type address struct{ network, text string }
-
-func (a address) Network() string { return a.network }
-func (a address) String() string  { return a.text }
-
-// show prints a report. Where the screen is narrower than the report's paragraphs,
-// they are filled anew.
+// show prints a report with its paragraphs filled to the screen.
 func show(s *term.Screen, r *inuse.Report) error {
-	if columns, _ := s.Size(); columns > 76 {
-		s.Printf("%v", r)
-		return s.Err()
-	}
 	sockets := *r
 	sockets.Reason, sockets.Advice = "", nil
 	s.Printf("%v\n", &sockets)
@@ -116,8 +103,9 @@ func show(s *term.Screen, r *inuse.Report) error {
 type record struct {
 	Network string          `json:"network"`
 	State   string          `json:"state"`
-	Local   netip.AddrPort  `json:"local"`
+	Local   *netip.AddrPort `json:"local,omitempty"`
 	Remote  *netip.AddrPort `json:"remote,omitempty"`
+	Path    string          `json:"path,omitempty"`
 	Device  string          `json:"device,omitempty"`
 	UID     *int            `json:"uid,omitempty"`
 	PID     int             `json:"pid,omitempty"`
@@ -130,12 +118,16 @@ func printJSON(w io.Writer, r *inuse.Report) error {
 	out := struct {
 		Network string   `json:"network"`
 		Address string   `json:"address"`
+		Free    bool     `json:"free"`
 		Holders []record `json:"holders"`
 		Reason  string   `json:"reason"`
 		Advice  []string `json:"advice,omitempty"`
-	}{r.Network, r.Address, []record{}, r.Reason, r.Advice}
+	}{r.Network, r.Address, r.Free, []record{}, r.Reason, r.Advice}
 	for _, h := range r.Holders {
-		rec := record{Network: h.Network, State: h.State, Local: h.Local, Device: h.Device, PID: h.PID, Command: h.Command}
+		rec := record{Network: h.Network, State: h.State, Path: h.Path, Device: h.Device, PID: h.PID, Command: h.Command}
+		if h.Local.IsValid() {
+			rec.Local = &h.Local
+		}
 		if h.Remote.IsValid() {
 			rec.Remote = &h.Remote
 		}

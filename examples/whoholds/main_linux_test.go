@@ -40,9 +40,8 @@ func TestOutput(t *testing.T) {
 		"127.0.0.1:8080 is held by pid "+pid+" (server), listening on 0.0.0.0:8080\n"+
 		"(socket of uid "+uid+"). Linux refuses any overlapping bind beside a listening\n"+
 		"socket unless both set SO_REUSEPORT under the same user.\n\n"+
-		"- reuse.Config{Port: reuse.On} works if pid "+pid+" set SO_REUSEPORT too.\n"+
-		"- If pid "+pid+" is an older process of this server, package group takes the\n"+
-		"  address over from it, with TakeOver here and Drain there.\n", stdout)
+		"- reuse.Config{Port: reuse.On} works if pid "+pid+" set SO_REUSEPORT.\n"+
+		"- Otherwise end the process, or use another port.\n", stdout)
 
 	cmd := testproc.Command(t, "-network", "tcp4", "127.0.0.1:8080")
 	cmd.Env = append(cmd.Env, "COLUMNS=40")
@@ -53,6 +52,10 @@ func TestOutput(t *testing.T) {
 	testproc.Narrow(t, 40, text)
 	assert.True(t, strings.HasPrefix(stdout, table), narrow)
 	assert.Equal(t, strings.Fields(stdout), strings.Fields(narrow))
+
+	file, stderr, status := example(t, "-network", "unix", "/nonexistent/s")
+	assert.Equal(t, term.OK, status, stderr)
+	assert.Equal(t, "unix /nonexistent/s\n\nThe folder /nonexistent does not exist.\n\n- Make it before Listen, as os.MkdirAll does.\n", file)
 
 	require.NoError(t, os.WriteFile("/proc/self/comm", []byte("\x1b[2J\u202e\u009b"), 0))
 	stdout, stderr, status = example(t, "-json", "8080")

@@ -1,0 +1,354 @@
+package inuse
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/bits"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"example.com/reuse/internal/semantics"
+	"example.com/reuse/internal/sockdiag"
+)
+
+// stateNames are the states of net/tcp_states.h, by number.
+var stateNames = [...]string{1: "ESTABLISHED", 2: "SYN_SENT", 3: "SYN_RECV", 4: "FIN_WAIT1", 5: finWait2,
+	6: timeWait, 7: bound, 8: closeWait, 9: "LAST_ACK", 10: listen, 11: "CLOSING"}
+
+// holding is the set of states that hold a port. SYN_RECV is not one: a handshake that a
+// listener answers has no port of its own and ends with the listener. 13 is
+// TCP_BOUND_INACTIVE, which kernels before 6.8 ignore.
+const holding = (1<<12-2)&^sockdiag.SynRecv | 1<<13
+
+func (t target) look(ctx context.Context) (list []Holder, unseen string, err error) {
+	sockets, told, err := t.sockets(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	var inodes []uint32
+	for _, s := range sockets {
+		h := Holder{
+			Local: netip.AddrPortFrom(s.Local.Addr().Unmap(), s.Local.Port()),
+			UID:   int(s.UID), orphan: s.Inode == 0,
+		}
+		if s.Remote.Port() != 0 {
+			h.Remote = netip.AddrPortFrom(s.Remote.Addr().Unmap(), s.Remote.Port())
+		}
+		ip := h.Local.Addr()
+		// The kernel never reports it for a connection, and /proc/net for no socket.
+		h.vague = ip.Is6() && (h.Remote.IsValid() || !told && ip.IsUnspecified())
+		h.Network = networkOf(t.proto, ip, s.V6Only)
+		if h.State = stateNames[bits.TrailingZeros32(s.State)]; t.proto == semantics.UDP && h.State != bound {
+			h.State = connected
+		}
+		if s.Interface != 0 {
+			h.Device = deviceName(int(s.Interface))
+		}
+		if h.Device != "" && ip.Is6() && ip.IsLinkLocalUnicast() {
+			h.Local = netip.AddrPortFrom(ip.WithZone(h.Device), h.Local.Port())
+		}
+		// An IPv6 connection of a dual-stack socket conflicts with 0.0.0.0, and with no
+		// other IPv4 address (Linux 6.18).
+		dual := t.local.Addr() == netip.IPv4Unspecified() && ip.Is6() && h.Remote.IsValid()
+		if !dual && !t.overlaps(h.Local.Addr(), s.V6Only) {
+			continue
+		}
+		if zone := t.local.Addr().Zone(); zone != "" && h.Device != "" && zone != h.Device {
+			continue // a socket with a zone is bound to that device
+		}
+		if h.Local.Addr().Zone() != "" {
+			h.Device = ""
+		}
+		switch {
+		case h.orphan && h.UID == 0: // older kernels report 0 for a socket without a process
+			h.UID = -1
+		case outsideNamespace(h.UID):
+			h.UID, h.outside = -1, true
+		}
+		list = append(list, h)
+		inodes = append(inodes, s.Inode)
+	}
+	if err := owners(ctx, list, inodes); err != nil {
+		return nil, "", err
+	}
+	release, _ := uname()
+	switch {
+	case t.proto == semantics.UDP:
+	case !told:
+		unseen = " /proc/net does not list TCP sockets that are bound and neither listen nor are connected."
+	case olderThan68(release):
+		unseen = " Linux lists TCP sockets that are bound and do not listen from 6.8 on, and this is " + release + "."
+	}
+	return list, unseen, nil
+}
+
+// sockets returns the sockets of the target's port, or of all ports if it is 0, of the
+// families that can overlap the target. They come from sock_diag, or else from /proc/net:
+// gVisor has no sock_diag, a unit may be without AF_NETLINK, a kernel without udp_diag.
+// told reports whether V6Only and Interface are known.
+func (t target) sockets(ctx context.Context) (list []sockdiag.Socket, told bool, err error) {
+	families := []uint8{unix.AF_INET, unix.AF_INET6}
+	if t.v6only || t.local.Addr().Is6() && !t.local.Addr().IsUnspecified() {
+		families = families[1:]
+	}
+	ask := sockdiag.TCP
+	if t.proto == semantics.UDP {
+		ask = sockdiag.UDP
+	}
+	for _, family := range families {
+		if err := ctx.Err(); err != nil {
+			return nil, false, err
+		}
+		sockets, err := ask(family, t.local.Port(), holding)
+		if starved(err) {
+			return nil, false, err
+		} else if err != nil {
+			list, e := t.procNet(ctx, families)
+			if e != nil {
+				e = fmt.Errorf("%w: %w; %w", errors.ErrUnsupported, err, e)
+			}
+			return list, false, e
+		}
+		list = append(list, sockets...)
+	}
+	return list, true, nil
+}
+
+// procNet is sockets from /proc/net/tcp and its like.
+func (t target) procNet(ctx context.Context, families []uint8) (list []sockdiag.Socket, err error) {
+	for _, family := range families {
+		name := "/proc/net/" + t.proto.String()
+		if family == unix.AF_INET6 {
+			name += "6"
+			if t.proto == semantics.UDP && len(list) == 0 && !listsUDP6() {
+				return nil, errors.New(name + " lists no sockets")
+			}
+		}
+		file, err := os.Open(name)
+		if family == unix.AF_INET6 && errors.Is(err, os.ErrNotExist) && !dualStack() {
+			continue // the kernel has no IPv6
+		} else if err != nil {
+			return nil, err
+		}
+		lines := bufio.NewScanner(file)
+		for lines.Scan() && err == nil {
+			s, ok := parseLine(lines.Text())
+			if ok && s.State&holding != 0 && (t.local.Port() == 0 || s.Local.Port() == t.local.Port()) {
+				list = append(list, s)
+			}
+			err = ctx.Err()
+		}
+		if err := cmp.Or(err, lines.Err(), file.Close()); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// listsUDP6 reports whether /proc/net/udp6 has the sockets there are: that of gVisor is
+// always empty. It binds a socket to an ephemeral port of ::1 to see.
+func listsUDP6() bool {
+	p, err := net.ListenPacket("udp6", "[::1]:0")
+	if err != nil {
+		return true // there can be no others
+	}
+	defer p.Close()
+	text, err := os.ReadFile("/proc/net/udp6")
+	return err == nil && strings.Contains(string(text), fmt.Sprintf(":%04X ", p.LocalAddr().(*net.UDPAddr).Port))
+}
+
+// parseLine reads a line of /proc/net/tcp, "sl local remote st queues tr retrnsmt uid
+// timeout inode", whose addresses are words in the machine's byte order.
+func parseLine(line string) (s sockdiag.Socket, ok bool) {
+	f := strings.Fields(line)
+	if len(f) < 10 {
+		return s, false
+	}
+	address := func(text string) netip.AddrPort {
+		host, port, _ := strings.Cut(text, ":")
+		b, err := hex.DecodeString(host)
+		n, e := strconv.ParseUint(port, 16, 16)
+		if err != nil || e != nil || len(b)%4 != 0 {
+			return netip.AddrPort{}
+		}
+		for i := 0; i < len(b); i += 4 {
+			binary.NativeEndian.PutUint32(b[i:], binary.BigEndian.Uint32(b[i:]))
+		}
+		ip, _ := netip.AddrFromSlice(b)
+		return netip.AddrPortFrom(ip, uint16(n))
+	}
+	state, err := strconv.ParseUint(f[3], 16, 8)
+	if int(state) >= len(stateNames) {
+		return s, false
+	}
+	uid, err1 := strconv.ParseUint(f[7], 10, 32)
+	inode, err2 := strconv.ParseUint(f[9], 10, 32)
+	s = sockdiag.Socket{
+		State: 1 << state, Local: address(f[1]), Remote: address(f[2]), UID: uint32(uid), Inode: uint32(inode),
+	}
+	return s, cmp.Or(err, err1, err2) == nil && s.Local.IsValid() && s.Remote.IsValid()
+}
+
+// owners fills in PID and Command of the holders with these inodes, as far as this user
+// may see: /proc/PID/fd has a link "socket:[INODE]" for each socket of a process. The
+// search begins with this process and those of the sockets' users, and with the first
+// descriptors, where a server's listener is likely, and ends when all are found. Alongside
+// 20,000 other sockets a listener takes 19 to 25 ms, and reading all of /proc 300 to 590
+// (Linux 6.18, 2 busy processors; BenchmarkHolders).
+func owners(ctx context.Context, holders []Holder, inodes []uint32) error {
+	wanted := map[string][]*Holder{}
+	users := map[int]bool{}
+	for i, inode := range inodes {
+		if inode != 0 {
+			link := fmt.Sprintf("socket:[%d]", inode)
+			wanted[link] = append(wanted[link], &holders[i])
+			users[holders[i].UID] = true
+		}
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	var err error
+	search := func(pid, count int) (all bool) {
+		var names []string
+		names, err = descriptors(pid, count)
+		for _, name := range names {
+			link, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", pid, name))
+			for _, h := range wanted[link] {
+				h.PID, h.Command = pid, command(pid)
+			}
+			delete(wanted, link)
+		}
+		err = cmp.Or(err, ctx.Err())
+		return len(names) < count
+	}
+	const few = 64
+	if search(os.Getpid(), few); err != nil || len(wanted) == 0 {
+		return err
+	}
+	entries, err := os.ReadDir("/proc")
+	if starved(err) {
+		return err
+	}
+	err = nil // of any other no process can be seen
+	type process struct{ rank, pid int }
+	var list []process
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		info, e := e.Info()
+		if err != nil || e != nil {
+			continue
+		}
+		p := process{1, pid}
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && users[int(st.Uid)] {
+			p.rank = 0
+		}
+		list = append(list, p)
+	}
+	slices.SortFunc(list, func(a, b process) int { return cmp.Or(a.rank-b.rank, a.pid-b.pid) })
+	for _, count := range []int{few, -1} { // -1: all descriptors
+		list = slices.DeleteFunc(list, func(p process) bool {
+			return err == nil && len(wanted) > 0 && search(p.pid, count)
+		})
+	}
+	return err
+}
+
+// descriptors returns the names of a process's descriptors, no more than count, or all
+// if it is -1. A process that has ended, or may not be looked at, has none.
+func descriptors(pid, count int) (names []string, err error) {
+	d, err := os.Open(fmt.Sprintf("/proc/%d/fd", pid))
+	if starved(err) {
+		return nil, err
+	} else if err == nil {
+		defer d.Close()
+		names, _ = d.Readdirnames(count)
+	}
+	return names, nil
+}
+
+// command returns the name of a process.
+func command(pid int) string {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	return strings.TrimSuffix(string(b), "\n")
+}
+
+// starved reports whether an error says that the process or the system lacks what a look
+// needs.
+func starved(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.ENOBUFS)
+}
+
+// deviceName returns the name of an interface, or else its number, as package net does.
+func deviceName(index int) string {
+	if i, err := net.InterfaceByIndex(index); err == nil {
+		return i.Name
+	}
+	return strconv.Itoa(index)
+}
+
+// unixHolders returns the sockets that /proc/net/unix has under a name, with "@" for the
+// NUL of an abstract one. A listener's accepted connections have its name too.
+func unixHolders(ctx context.Context, name string) ([]Holder, error) {
+	text, err := os.ReadFile("/proc/net/unix")
+	if err != nil {
+		return nil, err
+	}
+	networks := map[string]string{"0001": "unix", "0002": "unixgram", "0005": "unixpacket"}
+	var list []Holder
+	var inodes []uint32
+	for line := range strings.Lines(string(text)) {
+		// Num RefCount Protocol Flags Type St Inode Path
+		f := strings.Fields(line)
+		if len(f) < 8 || !strings.HasSuffix(strings.TrimSuffix(line, "\n"), " "+name) {
+			continue
+		}
+		h := Holder{Network: networks[f[4]], Path: name, State: bound, UID: -1}
+		switch {
+		case f[3] == "00010000": // __SO_ACCEPTCON
+			h.State = listen
+		case h.Network != "unixgram" && f[5] != "01": // not SS_UNCONNECTED
+			continue
+		}
+		inode, err := strconv.ParseUint(f[6], 10, 32)
+		if err != nil {
+			continue
+		}
+		list, inodes = append(list, h), append(inodes, uint32(inode))
+	}
+	return list, owners(ctx, list, inodes)
+}
+
+// dualStack reports whether package net makes a dual-stack socket for a wildcard.
+func dualStack() bool {
+	s, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return !errors.Is(err, unix.EAFNOSUPPORT)
+	}
+	_ = unix.Close(s)
+	return true
+}
+
+// olderThan68 reports whether a kernel's release, as in "6.1.0-18-amd64", is before 6.8. A
+// release that cannot be read is not.
+func olderThan68(release string) bool {
+	numbers := strings.FieldsFunc(release, func(r rune) bool { return r < '0' || r > '9' })
+	if len(numbers) < 2 {
+		return false
+	}
+	major, _ := strconv.Atoi(numbers[0])
+	minor, _ := strconv.Atoi(numbers[1])
+	return major < 6 || major == 6 && minor < 8
+}

@@ -1,5 +1,0 @@
-//go:build !unix && !windows
-
-package inuse
-
-func uname() (release, version string) { return "", "" }
