@@ -1,0 +1,98 @@
+package handover
+
+import (
+	"bytes"
+	_ "embed"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+//go:embed testdata/frames.golden
+var golden []byte
+
+// What is sent is what a process with another version of this library understands: to
+// change testdata/frames.golden is to raise newestVersion.
+func TestFramesAreGolden(t *testing.T) {
+	t.Parallel()
+	rest := bytes.NewReader(golden)
+	for _, m := range []message{
+		{Type: typeHello, Versions: [2]int{1, 1}, Process: "A7", PID: 42, NetNS: "cookie 1"},
+		{Type: typeWait, PID: 43},
+		{Type: typeEnding, PID: 42},
+		{Type: typeRendezvous},
+		{Type: typeLock},
+		{Type: typeSocket, ID: 1, Network: "tcp", Address: ":8080"},
+		{Type: typeSocket, ID: 2, Network: "udp6", Address: "[::1]:53", Files: true},
+		{Type: typeEnd},
+		{Type: typeReady, Keep: []int{1, 2}},
+		{Type: typeGoing},
+		{Type: typeStopped},
+	} {
+		frame, err := m.encode()
+		require.NoError(t, err)
+		want := make([]byte, len(frame))
+		_, err = io.ReadFull(rest, want)
+		require.NoError(t, err)
+		assert.Equal(t, string(want), string(frame))
+		got, err := readMessage(bytes.NewReader(want))
+		require.NoError(t, err)
+		assert.Equal(t, m, got)
+	}
+	assert.Zero(t, rest.Len(), "more in the golden file")
+}
+
+func TestFrames(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct{ frame, err string }{
+		"unknown fields and types": {"\x00\x00\x00\x1a" + `{"type":"x","more":[1,{}]}`, ""},
+		"nothing":                  {"", "EOF"},
+		"half a length":            {"\x00\x00", "unexpected EOF"},
+		"half a frame":             {"\x00\x00\x00\x09{", "unexpected EOF"},
+		"a length and no frame":    {"\x00\x00\x00\x09", "unexpected EOF"},
+		"64 MiB":                   {"\x04\x00\x00\x00{}", "a message of 67108864 bytes is too long"},
+		"no JSON":                  {"\x00\x00\x00\x01x", "a message is no JSON"},
+		"of another type":          {"\x00\x00\x00\x0c" + `{"keep":"x"}`, "a message is no JSON"},
+	} {
+		_, err := readMessage(strings.NewReader(tt.frame))
+		if tt.err == "" {
+			assert.NoError(t, err, name)
+		} else {
+			assert.ErrorContains(t, err, tt.err, name)
+		}
+	}
+	_, err := message{Type: typeReady, Keep: make([]int, maxFrame)}.encode()
+	assert.ErrorContains(t, err, "is too long")
+	for versions, ok := range map[[2]int]bool{{1, 1}: true, {1, 9}: true, {0, 1}: true, {2, 3}: false, {0, 0}: false, {}: false} {
+		err := message{Versions: versions}.checkVersions()
+		assert.Equal(t, ok, err == nil, "%v: %v", versions, err)
+	}
+}
+
+// Whatever is read is an error or a message, which is sent and read again as it is.
+func FuzzReadMessage(f *testing.F) {
+	f.Add(golden)
+	f.Add([]byte("\x00\x00\x00\x02{}"))
+	f.Add([]byte("\xff\xff\xff\xff{"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for r := bytes.NewReader(b); ; {
+			m, err := readMessage(r)
+			if err != nil {
+				return
+			}
+			frame, err := m.encode()
+			if err != nil { // JSON that was shorter as it came
+				require.ErrorContains(t, err, "too long")
+				continue
+			}
+			again, err := readMessage(bytes.NewReader(frame))
+			require.NoError(t, err)
+			twice, err := again.encode()
+			require.NoError(t, err)
+			require.Equal(t, string(frame), string(twice))
+		}
+	})
+}

@@ -1,0 +1,34 @@
+//go:build unix && !linux
+
+package handover
+
+import (
+	"net"
+	"syscall"
+	"time"
+)
+
+const hasAbstract = false
+
+// check has nothing to check: the folder was.
+func (p place) check(*net.UnixConn) (peer, error) { return peer{uid: -1}, nil }
+
+func checkAllMapped() error { return nil }
+
+func netns(syscall.Conn) string { return "" }
+
+func isThread(int, int) bool { return false }
+
+func stateOf(int) string { return "" }
+
+// giveUp ends the wait for the previous process's agreement. A half-closed connection
+// would not do: these systems discard what has been sent. A byte that is not expected
+// makes the previous process refuse, and if it has just agreed that arrives soon.
+func (l *link) giveUp() {
+	_, _ = l.conn.Write([]byte{0}) // if that fails it has gone
+	_ = l.conn.SetReadDeadline(time.Now().Add(time.Second))
+}
+
+// staleAfter is how long a Unix listener's file must refuse to be removed. These systems
+// refuse also when a queue is full.
+const staleAfter = time.Second
