@@ -1,0 +1,7 @@
+//go:build !plan9
+
+package handoverhttp_test
+
+import "syscall"
+
+const errRefused = syscall.ECONNREFUSED
