@@ -7,50 +7,39 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
-	"net/http/httptrace"
-	"os"
-	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
-// A load is a number of clients, and what has become of their requests. Every one
-// that is sent is answered by some version or lost for some reason.
+// patience is how long anything may take that takes no time on one machine.
+const patience = 5 * time.Second
+
+// perSecond is the number of requests that all clients send in a second.
+const perSecond = 8000
+
+// A load is what has become of the requests of some clients.
 type load struct {
-	url        string
-	keep       bool         // connections; they would hide what happens to new ones
-	restarting *atomic.Bool // whether a restart is under way
-
-	mu       sync.Mutex
-	sent     int
-	answered map[int]int
-	lost     map[string]int
-	repeated int // a kept connection was closed, and the client took another
-	quiet    latency
-	restart  latency // of requests that saw a restart
+	mu        sync.Mutex
+	Sent      int            `json:"sent"`
+	Answered  int            `json:"answered"`
+	Lost      int            `json:"lost"`
+	Slowest   float64        `json:"slowest_ms"` // answer
+	ByVersion map[int]int    `json:"answered_by_version"`
+	Reasons   map[string]int `json:"lost_by_reason"`
 }
 
-func newLoad(url string, keep bool, restarting *atomic.Bool) *load {
-	return &load{
-		url: url, keep: keep, restarting: restarting,
-		answered: map[int]int{}, lost: map[string]int{}, quiet: latency{}, restart: latency{},
-	}
-}
-
-// run is one client: it sends requests, one after the other, until ctx ends.
-func (l *load) run(ctx context.Context, interval time.Duration) {
-	transport := &http.Transport{DisableKeepAlives: !l.keep}
-	defer transport.CloseIdleConnections()
-	client := &http.Client{Transport: transport, Timeout: patience}
+// run is one client. It sends requests, one after the other, until ctx ends. What is
+// sent then waits for its answer.
+func (l *load) run(ctx context.Context, service string, interval time.Duration, ask func() (string, error)) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for ctx.Err() == nil {
-		l.one(client)
+		begin := time.Now()
+		answer, err := ask()
+		l.count(service, answer, err, time.Since(begin))
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
@@ -58,60 +47,25 @@ func (l *load) run(ctx context.Context, interval time.Duration) {
 	}
 }
 
-// one sends a request and counts what comes of it. It does not heed the end of the
-// load: who has sent a request waits for the answer.
-func (l *load) one(client *http.Client) {
-	l.mu.Lock()
-	l.sent++
-	l.mu.Unlock()
-
-	seen := l.restarting.Load()
-	begin := time.Now()
-	version, conns, err := ask(client, l.url)
-	took := time.Since(begin)
-	seen = seen || l.restarting.Load()
-
+func (l *load) count(service, answer string, err error, took time.Duration) {
+	version := 0
+	if n, _ := fmt.Sscanf(answer, service+" version %d", &version); n < 1 && err == nil {
+		err = errors.New("answered by another server")
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if conns > 1 {
-		l.repeated++
+	if l.Sent == 0 {
+		l.ByVersion, l.Reasons = map[int]int{}, map[string]int{}
 	}
-	switch {
-	case err != nil:
-		l.lost[reason(err)]++
+	l.Sent++
+	if err != nil {
+		l.Lost++
+		l.Reasons[reason(err)]++
 		return
-	case seen:
-		l.restart.add(took)
-	default:
-		l.quiet.add(took)
 	}
-	l.answered[version]++
-}
-
-// ask sends a request and returns the version that answered, and on how many
-// connections it was sent. A new connection is never tried again; a kept one that
-// was closed is, by package net/http.
-func ask(client *http.Client, url string) (version, conns int, err error) {
-	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { conns++ }}
-	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(context.Background(), trace), http.MethodGet, url, nil)
-	if err != nil {
-		return 0, 0, err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return 0, conns, err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 100))
-	if err != nil {
-		return 0, conns, err
-	}
-	var parent int
-	n, _ := fmt.Sscanf(string(body), answer, &version, &parent)
-	if n < 2 || parent != os.Getpid() {
-		return 0, conns, errors.New("answered by something else")
-	}
-	return version, conns, nil
+	l.Answered++
+	l.ByVersion[version]++
+	l.Slowest = max(l.Slowest, float64(took.Microseconds())/1000)
 }
 
 // reason is the innermost error, without the addresses that differ every time.
@@ -126,58 +80,49 @@ func reason(err error) string {
 	return strings.TrimSuffix(err.Error(), ".") // which Windows writes
 }
 
-func (l *load) totals() (answered, lost int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, n := range l.answered {
-		answered += n
-	}
-	for _, n := range l.lost {
-		lost += n
-	}
-	return answered, lost
-}
-
 func (l *load) answeredBy(version int) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.answered[version]
+	return l.ByVersion[version]
 }
 
-// check fails if the counts do not add up.
-func (l *load) check(versions int) error {
-	answered, lost := l.totals()
-	byVersion := 0
-	for v := range versions {
-		byVersion += l.answeredBy(v + 1)
+// newClient returns a function that sends a request and returns the answer.
+func newClient(network, address string, keep bool) func() (string, error) {
+	if network == "udp" {
+		return newDatagramClient(address, keep)
 	}
-	if l.sent != answered+lost || byVersion != answered || l.quiet.count()+l.restart.count() != answered {
-		return fmt.Errorf("the counts do not add up: %d sent, %d answered (by version %d, with times %d and %d), %d lost",
-			l.sent, answered, byVersion, l.quiet.count(), l.restart.count(), lost)
-	}
-	return nil
-}
-
-// A latency counts how long answers took, in steps of 10 µs.
-type latency map[time.Duration]int
-
-func (l latency) add(d time.Duration) { l[d.Round(10*time.Microsecond)]++ }
-
-func (l latency) count() (n int) {
-	for _, c := range l {
-		n += c
-	}
-	return n
-}
-
-// quantile returns the time that the part q took at most; 1 is all.
-func (l latency) quantile(q float64) time.Duration {
-	n := l.count()
-	left := min(int(q*float64(n)), n-1)
-	for _, d := range slices.Sorted(maps.Keys(l)) {
-		if left -= l[d]; left < 0 {
-			return d
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: !keep}, Timeout: patience}
+	return func() (string, error) {
+		// A POST, because net/http sends a GET again if a kept connection is closed.
+		resp, err := client.Post("http://"+address, "text/plain", nil)
+		if err != nil {
+			return "", err
 		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(io.LimitReader(resp.Body, 100))
+		return string(body), err
 	}
-	return 0
+}
+
+func newDatagramClient(address string, keep bool) func() (string, error) {
+	var conn net.Conn
+	return func() (answer string, err error) {
+		if conn == nil || !keep {
+			if conn, err = net.Dial("udp", address); err != nil {
+				return "", err
+			}
+		}
+		if !keep {
+			defer conn.Close()
+		}
+		if _, err := conn.Write([]byte("hello")); err != nil {
+			return "", err
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+			return "", err
+		}
+		buf := make([]byte, 100)
+		n, err := conn.Read(buf)
+		return string(buf[:n]), err
+	}
 }
