@@ -52,17 +52,9 @@ func newModule(t testing.TB, files []block) module {
 	root, err := filepath.Abs(tree(t))
 	require.NoError(t, err)
 	m := module{t.TempDir()}
-	mod := "module pages\n\ngo 1.25.0\n"
-	var sums []byte
-	for name, dir := range map[string]string{"example.com/reuse": "", "example.com/reuse/inuse": "inuse"} {
-		if dir != "" && !imported(files, name) {
-			continue // its requirements are not looked for then
-		}
-		mod += fmt.Sprintf("require %s v0.0.0\nreplace %s => %q\n", name, name, filepath.Join(root, dir))
-		sum, err := os.ReadFile(filepath.Join(root, dir, "go.sum"))
-		require.NoError(t, err)
-		sums = append(sums, sum...)
-	}
+	mod := fmt.Sprintf("module pages\n\ngo 1.25.0\nrequire example.com/reuse v0.0.0\nreplace example.com/reuse => %q\n", root)
+	sums, err := os.ReadFile(filepath.Join(root, "go.sum"))
+	require.NoError(t, err)
 	write := func(name string, text []byte) {
 		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(m.dir, name)), 0o755))
 		require.NoError(t, os.WriteFile(filepath.Join(m.dir, name), text, 0o600))
@@ -93,16 +85,6 @@ func (m module) run(goos string, args ...string) ([]byte, error) {
 		cmd.Env = append(cmd.Env, "GOPROXY=off")
 	}
 	return cmd.CombinedOutput()
-}
-
-// imported says that one of the blocks imports a package, or one below it.
-func imported(files []block, name string) bool {
-	for _, b := range files {
-		if strings.Contains(b.text, `"`+name+`"`) || strings.Contains(b.text, `"`+name+"/") {
-			return true
-		}
-	}
-	return false
 }
 
 // needGo skips where programs cannot be started, or there is no go command.

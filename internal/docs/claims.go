@@ -120,7 +120,7 @@ func claimsPage() string {
 	p.WriteString(generated)
 	p.par("# What is said of these options, and what is true")
 	p.par("Four documents are widely read. **A** is a question with answers on when a server needs SO_REUSEADDR; **B** a note in Chinese with two small servers in C, and answers below it; **C** the long answer that explains how SO_REUSEADDR and SO_REUSEPORT differ from system to system, with its comments and a second answer; **D** a page on what becomes of a dead server's socket. Here is what they claim, in our words, and a verdict for each system.")
-	p.par("A verdict is worked out from the rules of [semantics.md](semantics.md) where they decide it. *Wrong*: the rules contradict the claim as it stands. *True with limits*: they do so only where it says nothing, or not clearly. For Linux, tests show it on the running kernel: `go test -run NAME ./PACKAGE`. js, wasip1 and Plan 9 have no socket options, so nothing is claimed of them. The signs are those of [semantics.md](semantics.md#how-to-read-it).")
+	p.par("A verdict is worked out from the rules of [semantics.md](semantics.md) where they decide it. *Wrong*: the rules contradict the claim as it stands. *True with limits*: they do so only where it says nothing, or not clearly. For Linux, tests show it on the running kernel: `go test -run NAME ./PACKAGE`. js, wasip1 and Plan 9 have no socket options, so nothing is claimed of them. Nor of gVisor, whose GOOS is linux and whose rules are not Linux': [processes.md](processes.md#gvisor). The signs are those of [semantics.md](semantics.md#how-to-read-it).")
 	p.par("## The claims")
 	var items []string
 	for i, c := range claims() {

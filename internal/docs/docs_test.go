@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"example.com/reuse/internal/implied"
 	"example.com/reuse/internal/semantics"
 	"example.com/reuse/internal/testproc"
 )
@@ -391,16 +392,15 @@ func TestPackageComment(t *testing.T) {
 				return s.OptionName(o) != "", s.OptionName(o) != ""
 			})
 		}
-		verdict := func(of func(string) semantics.Verdict) string {
+		promise := func(holds func(semantics.System, semantics.Binding) bool) string {
 			return extent(func(name string) (bool, bool) {
-				if strings.HasPrefix(name, "freebsd-") {
-					name = "freebsd"
-				}
-				holds := of(name).Holds & semantics.Listens
-				return holds != 0, holds == semantics.Listens
+				s, err := semantics.Find(name)
+				require.NoError(t, err)
+				text := where(s, holds)
+				return text != "nowhere", strings.HasPrefix(text, "every")
 			})
 		}
-		for i, want := range []string{option(semantics.Addr), option(semantics.Port), verdict(semantics.PortLB), verdict(semantics.Exclusive)} {
+		for i, want := range []string{option(semantics.Addr), option(semantics.Port), promise(implied.Balances), promise(implied.Exclusive)} {
 			assert.True(t, strings.HasPrefix(cells[i+1], want), "%s, column %d: %s, not %s", cells[0], i+1, cells[i+1], want)
 		}
 	}

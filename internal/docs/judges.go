@@ -397,7 +397,7 @@ func judgeProgram(s semantics.System) finding {
 	case all && s.Name() == "linux":
 		return finding{holds, "It runs with every change here, and finds no difference.", from}
 	case all:
-		return finding{limits, "The pairs were measured there, by other programs; this one has not been run.", from}
+		return finding{holds, "It was run there once, and found no difference.", from}
 	}
 	return finding{unknown, "Nobody has run it there.", &origins{}}
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"example.com/reuse/internal/implied"
 	"example.com/reuse/internal/semantics"
 )
 
@@ -272,7 +273,7 @@ var (
 
 // modules are the folders with a go.mod. A "go run" is meant for one of them, unless
 // there is a cd before it.
-var modules = []string{".", "inuse", "internal/bench"}
+var modules = []string{".", "internal/bench"}
 
 // checkCommand says what is wrong with the programs and flags that a line names.
 func checkCommand(root string, c command) (runs int, err error) {
@@ -377,13 +378,13 @@ func TestCheckCommand(t *testing.T) {
 		"go run ./examples/absent":                                     false,
 		"go run ./internal/semantics":                                  false,
 		"go run ./examples/whoholds 127.0.0.1:80":                      true,
-		"go run .": false,
-		"cd inuse && go run ./examples/whoholds -json :80": true,
-		"(cd internal/bench && go run . -rounds 1)":        true,
-		"cd examples; go run ./restart -clients 1":         true,
-		"cd inuse && go run ./examples/restart":            false,
-		"bash .ci/run":                                     true,
-		"bash .ci/absent":                                  false,
+		"go run .":                                  false,
+		"go run ./examples/whoholds -json :80":      true,
+		"(cd internal/bench && go run . -rounds 1)": true,
+		"cd examples; go run ./restart -clients 1":  true,
+		"cd inuse && go run ./examples/restart":     false,
+		"bash .ci/run":                              true,
+		"bash .ci/absent":                           false,
 	} {
 		p, err := splitPage("a.md", "```sh\n"+line+"\n```\n")
 		require.NoError(t, err)
@@ -425,21 +426,22 @@ func TestReadmeTable(t *testing.T) {
 		if !current(s) {
 			continue
 		}
-		name := strings.TrimSuffix(s.Name(), "-14")
 		var n notes
 		for i, has := range []bool{
 			s.OptionName(semantics.Addr) != "",
 			s.OptionName(semantics.Port) != "",
-			semantics.PortLB(name).Holds != semantics.Nowhere,
-			semantics.Exclusive(name).Holds != semantics.Nowhere,
+			where(s, implied.Balances) != "nowhere",
+			where(s, implied.Exclusive) != "nowhere",
 			len(deferred(s)) > 0,
 		} {
 			cells := fieldCells(s, &n)
 			require.Len(t, cells, 5)
 			assert.Equal(t, has, cells[i] != "–", "%s, column %d: %s", s.Name(), i+1, cells[i])
 		}
-		whole := semantics.PortLB(name).Holds&semantics.Listens == semantics.Listens
-		assert.Equal(t, whole || semantics.PortLB(name).Holds == 0, !strings.Contains(fieldCells(s, &n)[2], "["), s.Name())
+		for column, text := range map[int]string{2: where(s, implied.Balances), 3: where(s, implied.Exclusive)} {
+			whole := text == "nowhere" || strings.HasPrefix(text, "every")
+			assert.Equal(t, whole, !strings.Contains(fieldCells(s, &n)[column], "["), s.Name())
+		}
 	}
 }
 

@@ -3,11 +3,13 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
 
+	"example.com/reuse/internal/implied"
 	"example.com/reuse/internal/semantics"
 )
 
@@ -104,34 +106,23 @@ func fieldCells(s semantics.System, n *notes) []string {
 	if s.OptionName(semantics.Port) != "" {
 		cells[1] = "yes"
 	}
-	name := s.Name()
-	if name == "freebsd-14" { // verdicts have the name of the present versions
-		name = "freebsd"
-	}
-	if v := semantics.PortLB(name); v.Holds != semantics.Nowhere {
+	if where(s, implied.Balances) != "nowhere" {
 		option := semantics.Port
 		if s.OptionName(semantics.LB) != "" {
 			option = semantics.LB
 		}
 		cells[2] = s.OptionName(option)
-		if v.Why != "" {
-			cells[2] += n.add(v.Why)
+		if why := partly(s); why[0] != "" {
+			cells[2] += n.add(why[0])
 		}
 	}
-	if v := semantics.Exclusive(name); v.Holds != semantics.Nowhere {
-		cells[3] = s.OptionName(semantics.Excl)
-		if cells[3] == "" {
-			cells[3] = "no option needed"
-		}
-		if v.Holds&semantics.Listens == semantics.Specific {
+	if where(s, implied.Exclusive) != "nowhere" {
+		cells[3] = cmp.Or(s.OptionName(semantics.Excl), "no option needed")
+		if where(s, implied.Exclusive) == "IPv4 address, IPv6 address" {
 			cells[3] = "a specific address"
 		}
-		if v.Why != "" {
-			cells[3] += n.add(v.Why)
-		}
-		if v.But != "" {
-			but, _, _ := strings.Cut(v.But, ":")
-			cells[3] += n.add("only " + but + "; [what gets round it](docs/semantics.md" + anchor("What the fields of this package can promise") + ")")
+		if why := partly(s); why[1] != "" {
+			cells[3] += n.add(why[1])
 		}
 	}
 	for _, option := range deferred(s) {
@@ -139,4 +130,20 @@ func fieldCells(s semantics.System, n *notes) []string {
 		cells[4] = "yes" + n.add(option)
 	}
 	return cells
+}
+
+// partly says why PortLB and Exclusive do not hold for every socket of a system: what
+// the error of package reuse says, which a test of its compares.
+func partly(s semantics.System) (why [2]string) {
+	switch strings.TrimSuffix(s.Name(), "-14") {
+	case "freebsd":
+		why[0] = `a dual-stack socket joins no load-balancing group; use network "tcp4" or "tcp6" ("udp4", "udp6")`
+	case "dragonfly":
+		why[0] = `SO_REUSEPORT spreads IPv4 only; use network "tcp4" or "udp4"`
+	case "linux", "android":
+		why[1] = `not TCP on 0.0.0.0 or an IPv6-only ::, nor UDP except on a dual-stack ::, where another user can take the traffic of this address in several binds; listen with network "tcp" or "udp" on ":port", or on a port that other users may not bind, by default one below 1024, where every listener is exclusive`
+	case "openbsd", "netbsd", "darwin", "ios":
+		why[1] = "a socket with SO_REUSEADDR may still bind beside a wildcard or connected one; listen on a specific address"
+	}
+	return why
 }

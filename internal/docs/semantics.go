@@ -4,9 +4,11 @@ package main
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 	"strings"
 
+	"example.com/reuse/internal/implied"
 	"example.com/reuse/internal/semantics"
 )
 
@@ -216,45 +218,64 @@ func deferred(s semantics.System) []string {
 }
 
 func promises(p *page) {
-	p.par("PortLB: several sockets bind one address, and the kernel spreads new connections over them. Exclusive: nobody else can bind the address or take its traffic. A test derives both from the tables below.")
-	where := func(v semantics.Verdict) string {
-		var list []string
-		for _, pl := range []struct {
-			place semantics.Places
-			name  string
-		}{
-			{semantics.IPv4, "IPv4 address"}, {semantics.IPv4Any, "0.0.0.0"}, {semantics.IPv6, "IPv6 address"},
-			{semantics.IPv6Any, ":: IPv6 only"}, {semantics.DualAny, ":: dual"}, {semantics.Dialed, "dialed"},
-		} {
-			if v.Holds&pl.place != 0 {
-				list = append(list, pl.name)
-			}
-		}
-		text := cmp.Or(strings.Join(list, ", "), "nowhere")
-		if v.Holds&semantics.Listens == semantics.Listens {
-			text = "every listener"
-			if v.Holds&semantics.Dialed != 0 {
-				text = "every socket"
-			}
-		}
-		if v.Why != "" {
-			text += "; " + v.Why
-		}
-		if v.But != "" {
-			text += ", but only " + v.But
-		}
-		return text
-	}
+	p.par("PortLB: several sockets bind one address, and the kernel spreads new connections over them. Exclusive: no other socket of any user gets the traffic of the address while this one lives. Both are worked out from the tables below, and from what one user can do with several binds; a test compares them with what the package promises.")
 	perSystem(p, func(s semantics.System) string {
-		name := s.Name()
-		switch name { // verdicts have the name of the present versions
-		case "linux-3.8", "windows-2000":
+		if !current(s) {
 			return "Go does not run there."
-		case "freebsd-14":
-			name = "freebsd"
 		}
-		return "PortLB: " + where(semantics.PortLB(name)) + ". Exclusive: " + where(semantics.Exclusive(name)) + "."
+		return "PortLB: " + where(s, implied.Balances) + ". Exclusive: " + where(s, implied.Exclusive) + "."
 	})
+	p.par("On Linux and Android any listener is exclusive on a port that other users may not bind (net.ipv4.ip_unprivileged_port_start, by default those below 1024). gVisor reports GOOS linux and has rules of its own, which are not among these: [processes.md](processes.md#gvisor).")
+}
+
+// where lists the kinds of sockets for which something holds.
+func where(s semantics.System, holds func(semantics.System, semantics.Binding) bool) string {
+	var list []string
+	all := true
+	for _, kind := range socketKinds() {
+		kind.b.Proto, kind.b.State = semantics.TCP, semantics.Listening
+		tcp := holds(s, kind.b)
+		kind.b.Proto, kind.b.State = semantics.UDP, semantics.Bound
+		udp := holds(s, kind.b)
+		switch {
+		case tcp && udp:
+			list = append(list, kind.name)
+		case tcp:
+			list = append(list, kind.name+" (TCP)")
+		case udp:
+			list = append(list, kind.name+" (UDP)")
+		}
+		all = all && tcp && udp
+	}
+	text := cmp.Or(strings.Join(list, ", "), "nowhere")
+	if all {
+		text = "every listener"
+	}
+	dialed := semantics.Binding{Proto: semantics.TCP, State: semantics.Established, Dialed: true, Addr: netip.AddrFrom4([4]byte{127, 0, 0, 1})}
+	if holds(s, dialed) {
+		text += ", dialed"
+		if dialed.Proto = semantics.UDP; !holds(s, dialed) {
+			text += " (TCP)"
+		}
+	}
+	return strings.Replace(text, "every listener, dialed", "every socket", 1)
+}
+
+// A socketKind is an address as the promises tell them apart.
+type socketKind struct {
+	name string
+	b    semantics.Binding
+}
+
+func socketKinds() []socketKind {
+	any6 := netip.IPv6Unspecified()
+	return []socketKind{
+		{"IPv4 address", semantics.Binding{Addr: netip.AddrFrom4([4]byte{127, 0, 0, 1})}},
+		{"0.0.0.0", semantics.Binding{Addr: netip.IPv4Unspecified()}},
+		{"IPv6 address", semantics.Binding{Addr: netip.IPv6Loopback()}},
+		{":: IPv6 only", semantics.Binding{Addr: any6, V6Only: true}},
+		{":: dual", semantics.Binding{Addr: any6}},
+	}
 }
 
 // gets says who of three sockets gets what is sent to an address, if they can

@@ -17,9 +17,8 @@ import (
 
 // pictures are the files by name.
 var pictures = map[string]func() []byte{
-	"handover.svg": handover,
-	"naive.svg":    naive,
-	"spread.svg":   spread,
+	"naive.svg":  naive,
+	"spread.svg": spread,
 }
 
 func main() {

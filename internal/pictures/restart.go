@@ -42,36 +42,6 @@ func (r *restart) file(height int, title string) []byte {
 	return r.canvas.file(height, title)
 }
 
-func handover() []byte {
-	r := newRestart()
-	r.lane("o", older, 38, 336)
-	r.lane("n", newer, 100, 392)
-	r.connect("c", older, 58)
-	r.connect("c", older, 82)
-	r.note("h", 104, "Listen")
-	r.note("", 124, "both share the port")
-	r.connect("c", newer, 124)
-	r.connect("c", older, 146)
-	r.connect("late", older, 170)
-	r.note("", 170, "a slow handshake begins")
-	r.line("cut", clients, 196, notes-8, 196)
-	r.note("h", 196, "TakeOver")
-	r.connect("c", newer, 218)
-	r.note("", 218, "what begins now comes here")
-	r.connect("c", newer, 242)
-	r.note("h", 264, "Drain")
-	r.connect("late", older, 284)
-	r.queue("q", older-22, 272, 2)
-	r.note("", 284, "the handshake ends where it began,")
-	r.note("", 304, "and the queue (squares) is accepted")
-	r.queue("q", older-22, 304, 1)
-	r.line("cut", older-20, 336, older+20, 336)
-	r.note("", 336, "closes: nothing is left to lose")
-	r.connect("c", newer, 360)
-	r.connect("c", newer, 382)
-	return r.file(404, "A hand-over: new connections go to the new process from TakeOver on; the old one finishes what it has and closes")
-}
-
 func naive() []byte {
 	r := newRestart()
 	r.lane("o", older, 38, 216)

@@ -1,7 +1,0 @@
-//go:build !unix
-
-package group
-
-const canRescue = false
-
-func (g *Group) rescue() {}
