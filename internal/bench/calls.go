@@ -35,11 +35,6 @@ func (s series) ratio(way, to string) benchmath.Summary {
 	return ratio(s.of(s.cpu, way), s.of(s.cpu, to))
 }
 
-// rate compares how often two ways do it in a time by the clock.
-func (s series) rate(way, to string) benchmath.Summary {
-	return ratio(s.of(s.clock, to), s.of(s.clock, way))
-}
-
 func (s series) of(list [][]float64, way string) []float64 { return list[slices.Index(s.ways, way)] }
 
 func (s series) allocs(way string) float64 { return s.alloc[slices.Index(s.ways, way)] }

@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -23,17 +24,25 @@ import (
 	"github.com/cloudflare/tableflip"
 	"golang.org/x/sys/unix"
 
-	"example.com/reuse/group"
+	"example.com/reuse"
+	"example.com/reuse/handover"
 )
 
-// serverEnv makes this program a server: of package group, or of tableflip.
+// serverEnv makes this program a server: of package handover or of tableflip.
 const serverEnv = "REUSE_BENCH_SERVER"
 
-const flipWay = "tableflip"
+// patience is how long anything may take before it counts as broken.
+const patience = 20 * time.Second
 
-// serve is a server that says "ready PID ADDRESS" when new connections come to it,
-// and "gone PID" when it has answered its last. SIGHUP has it go, in favour of the
-// next, which tableflip starts itself. It ends with standard input, too.
+const (
+	handoverWay = "handover"
+	flipWay     = "tableflip"
+)
+
+// serve is a server that says "ready PID" when new connections come to it,
+// and "gone PID" when it has answered its last. The next server of package handover is
+// started by the benchmark. SIGHUP has tableflip start it. A server also ends with
+// standard input.
 func serve(kind string, args []string) error {
 	orders := make(chan os.Signal, 1)
 	signal.Notify(orders, syscall.SIGHUP)
@@ -42,46 +51,43 @@ func serve(kind string, args []string) error {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		close(over)
 	}()
-	if len(args) != 2 {
-		return errors.New("a server needs an address, and whether to take it over")
+	if len(args) != 1 {
+		return errors.New("a server needs an address")
 	}
 	switch kind {
-	case groupWay:
-		return serveGroup(args[0], args[1] == "true", orders, over)
+	case handoverWay:
+		return serveHandover(args[0], over)
 	case flipWay:
 		return serveFlip(args[0], orders, over)
 	}
 	return fmt.Errorf("there is no server %q", kind)
 }
 
-func serveGroup(address string, takeOver bool, orders <-chan os.Signal, over <-chan struct{}) error {
+func serveHandover(address string, over <-chan struct{}) error {
 	ctx := context.Background()
-	g, err := group.Config{Size: 1}.Listen(ctx, "tcp4", address)
+	p, err := handover.Config{Name: fmt.Sprintf("bench-%d", os.Getppid())}.Start(ctx)
+	if err != nil {
+		return err
+	}
+	l, err := p.Listen(ctx, reuse.Config{}, "tcp4", address)
 	if err != nil {
 		return err
 	}
 	var a answerer
 	served := make(chan error, 1)
-	go func() { served <- g.Serve(a.accept) }()
-	if takeOver {
-		if err := g.TakeOver(ctx, 0); err != nil {
-			return err
-		}
-	}
-	fmt.Println("ready", os.Getpid(), g.Addr())
-	end := g.Close
-	select {
-	case <-orders:
-		end = func() error { return g.Drain(ctx) }
-	case <-over:
-	}
-	if err := end(); err != nil {
+	go func() { served <- a.accept(l) }()
+	fmt.Println("ready", os.Getpid()) // before the old one may be gone
+	if err := p.Ready(ctx); err != nil {
 		return err
 	}
-	err = <-served
-	a.handlers.Wait()
-	fmt.Println("gone", os.Getpid())
-	return err
+	select {
+	case <-p.Replaced():
+	case <-over:
+	}
+	if err := p.Close(); err != nil {
+		return err
+	}
+	return a.gone(served)
 }
 
 func serveFlip(address string, orders <-chan os.Signal, over <-chan struct{}) error {
@@ -97,7 +103,7 @@ func serveFlip(address string, orders <-chan os.Signal, over <-chan struct{}) er
 	var a answerer
 	served := make(chan error, 1)
 	go func() { served <- a.accept(l) }()
-	fmt.Println("ready", os.Getpid(), l.Addr()) // before the old one may be gone
+	fmt.Println("ready", os.Getpid()) // before the old one may be gone
 	if err := upgrader.Ready(); err != nil {
 		return err
 	}
@@ -112,6 +118,14 @@ func serveFlip(address string, orders <-chan os.Signal, over <-chan struct{}) er
 	if err := l.Close(); err != nil {
 		return err
 	}
+	return a.gone(served)
+}
+
+// An answerer answers each connection's byte with the process id.
+type answerer struct{ handlers sync.WaitGroup }
+
+// gone waits for the last answer when the listener is closed.
+func (a *answerer) gone(served <-chan error) error {
 	if err := <-served; !errors.Is(err, net.ErrClosed) {
 		return err
 	}
@@ -119,9 +133,6 @@ func serveFlip(address string, orders <-chan os.Signal, over <-chan struct{}) er
 	fmt.Println("gone", os.Getpid())
 	return nil
 }
-
-// An answerer answers each connection with the byte that it sends.
-type answerer struct{ handlers sync.WaitGroup }
 
 func (a *answerer) accept(l net.Listener) error {
 	for {
@@ -134,12 +145,13 @@ func (a *answerer) accept(l net.Listener) error {
 			if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 				return
 			}
-			var b [1]byte
-			if _, err := io.ReadFull(c, b[:]); err != nil {
+			b := make([]byte, 4)
+			if _, err := io.ReadFull(c, b[:1]); err != nil {
 				return
 			}
-			if _, err := c.Write(b[:]); err == nil {
-				_, _ = c.Read(b[:]) // the client hangs up, or this side would be in TIME_WAIT
+			binary.BigEndian.PutUint32(b, uint32(os.Getpid()))
+			if _, err := c.Write(b); err == nil {
+				_, _ = c.Read(b) // the client hangs up, or this side would be in TIME_WAIT
 			}
 		})
 	}
@@ -152,7 +164,7 @@ type handOver struct {
 	kind           string
 	restarts       int
 	sent, lost     int
-	start, retire  []float64 // ms from the order until the new one serves; from then until the old one is gone
+	first, exit    []float64 // ms from the order to restart until the new one first answers, and until the old one has exited
 	quiet, handing []float64 // ms from connect to answer
 }
 
@@ -169,7 +181,7 @@ func (r *results) measureHandOver(ctx context.Context, o options) error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
 	}
-	r.handOvers = []handOver{{kind: groupWay}, {kind: flipWay}}
+	r.handOvers = []handOver{{kind: handoverWay}, {kind: flipWay}}
 	for done := 0; done < o.restarts; done += session {
 		for i := range r.handOvers {
 			if err := r.handOvers[i].session(ctx, min(session, o.restarts-done), o.every); err != nil {
@@ -187,10 +199,14 @@ func (h *handOver) session(ctx context.Context, restarts int, every time.Duratio
 		return err
 	}
 	defer func() { err = errors.Join(err, f.end()) }()
-	if err := f.start("127.0.0.1:0", false); err != nil {
+	address, _, err := freePorts() // both kinds pass a socket by the address as it was asked for
+	if err != nil {
 		return err
 	}
-	pid, address, err := f.ready()
+	if err := f.start(address); err != nil {
+		return err
+	}
+	pid, err := f.ready()
 	if err != nil {
 		return err
 	}
@@ -205,28 +221,26 @@ func (h *handOver) session(ctx context.Context, restarts int, every time.Duratio
 		if h.kind == flipWay {
 			err = syscall.Kill(pid, syscall.SIGHUP)
 		} else {
-			err = f.start(address, true)
+			err = f.start(address)
 		}
 		if err != nil {
 			return err
 		}
-		next, _, err := f.ready()
+		next, err := f.ready()
 		if err != nil {
 			return err
-		}
-		serving := time.Now()
-		if h.kind == groupWay {
-			if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
-				return err
-			}
 		}
 		if err := f.gone(pid); err != nil {
 			return err
 		}
-		h.restarts++
-		h.start = append(h.start, ms(serving.Sub(begin)))
-		h.retire = append(h.retire, ms(time.Since(serving)))
+		h.exit = append(h.exit, ms(time.Since(begin)))
 		load.handing.Store(false)
+		first, err := load.firstAnswer(ctx, next)
+		if err != nil {
+			return err
+		}
+		h.restarts++
+		h.first = append(h.first, ms(first.Sub(begin)))
 		pid = next
 	}
 	return wait(ctx, every)
@@ -280,8 +294,8 @@ func newFleet(kind string) (*fleet, error) {
 }
 
 // start starts a server.
-func (f *fleet) start(address string, takeOver bool) error {
-	cmd := exec.Command(f.exe, address, strconv.FormatBool(takeOver))
+func (f *fleet) start(address string) error {
+	cmd := exec.Command(f.exe, address)
 	cmd.Env = append(os.Environ(), serverEnv+"="+f.kind)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = f.inR, f.outW, os.Stderr
 	if err := cmd.Start(); err != nil {
@@ -308,23 +322,23 @@ func (f *fleet) read(word string) ([]string, error) {
 		return nil, fmt.Errorf("no server says %q: %w", word, err)
 	}
 	words := strings.Fields(line)
-	if len(words) < 2 || words[0] != word {
+	if len(words) != 2 || words[0] != word {
 		return nil, fmt.Errorf("a server says %q instead of %q", line, word)
 	}
 	return words[1:], nil
 }
 
 // ready waits for the next server.
-func (f *fleet) ready() (pid int, address string, err error) {
+func (f *fleet) ready() (pid int, err error) {
 	words, err := f.read("ready")
 	if err != nil {
-		return 0, "", err
+		return 0, err
 	}
-	if pid, err = strconv.Atoi(words[0]); err != nil || len(words) != 2 {
-		return 0, "", fmt.Errorf("a server says it is ready as %q", words)
+	if pid, err = strconv.Atoi(words[0]); err != nil {
+		return 0, fmt.Errorf("a server says it is ready as %q", words)
 	}
 	f.adopt(pid)
-	return pid, words[1], nil
+	return pid, nil
 }
 
 // gone waits for the end of a server.
@@ -389,7 +403,8 @@ type load struct {
 
 	mu         sync.Mutex
 	sent, lost int
-	took       [2][]float64 // in quiet, and while a hand-over is under way
+	took       [2][]float64      // in quiet, and while a hand-over is under way
+	first      map[int]time.Time // answer of each process
 }
 
 // The load: so many clients, and so many connections a second each.
@@ -400,7 +415,7 @@ const (
 
 func startLoad(address string) *load {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &load{cancel: cancel}
+	l := &load{cancel: cancel, first: map[int]time.Time{}}
 	for range loaders {
 		l.running.Go(func() {
 			tick := time.NewTicker(time.Second / pace)
@@ -430,41 +445,65 @@ func (l *load) stop() *load {
 func (l *load) one(address string) {
 	handing := l.handing.Load()
 	begin := time.Now()
-	err := ask(address)
-	took := ms(time.Since(begin))
+	pid, err := ask(address)
+	end := time.Now()
+	took := ms(end.Sub(begin))
 	handing = handing || l.handing.Load()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.sent++
-	switch {
-	case err != nil:
+	if err != nil {
 		l.lost++
-	case handing:
+		return
+	}
+	if _, ok := l.first[pid]; !ok {
+		l.first[pid] = end
+	}
+	if handing {
 		l.took[1] = append(l.took[1], took)
-	default:
+	} else {
 		l.took[0] = append(l.took[0], took)
 	}
 }
 
-func ask(address string) error {
+// firstAnswer waits until a process has answered, and returns when it did first.
+func (l *load) firstAnswer(ctx context.Context, pid int) (time.Time, error) {
+	for begin := time.Now(); ; {
+		l.mu.Lock()
+		at, ok := l.first[pid]
+		l.mu.Unlock()
+		if ok {
+			return at, nil
+		}
+		if time.Since(begin) > patience {
+			return at, fmt.Errorf("server %d does not answer", pid)
+		}
+		if err := wait(ctx, time.Millisecond); err != nil {
+			return at, err
+		}
+	}
+}
+
+// ask makes a connection and returns the process that answered.
+func ask(address string) (pid int, err error) {
 	d := net.Dialer{Timeout: patience, KeepAlive: -1}
 	c, err := d.Dial("tcp4", address)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer c.Close()
 	if err := c.(*net.TCPConn).SetLinger(0); err != nil { // no TIME_WAIT
-		return err
+		return 0, err
 	}
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-		return err
+		return 0, err
 	}
-	b := []byte{1}
-	if _, err := c.Write(b); err != nil {
-		return err
+	b := []byte{1, 0, 0, 0}
+	if _, err := c.Write(b[:1]); err != nil {
+		return 0, err
 	}
 	_, err = io.ReadFull(c, b)
-	return err
+	return int(binary.BigEndian.Uint32(b)), err
 }
 
 // quantile returns the q-th part of a list; 0 if that is empty.

@@ -23,6 +23,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/reuse/internal/bench/netns"
 	"example.com/reuse/internal/term"
 )
 
@@ -41,7 +42,7 @@ func main() {
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	if inside, err := ownNetwork(ctx); err != nil || !inside {
+	if inside, err := netns.Own(ctx); err != nil || !inside {
 		exit(err)
 		return
 	}
@@ -70,7 +71,6 @@ func run(ctx context.Context, o options) error {
 	}{
 		{"what each library sets", r.describe},
 		{"listen, dial and close", r.measureCalls},
-		{"short connections", r.measureAccept},
 		{"hand-over", r.measureHandOver},
 	} {
 		screen.Draw(step.name + " ...")
@@ -94,8 +94,6 @@ func run(ctx context.Context, o options) error {
 
 type options struct {
 	rounds   int
-	accepts  int
-	conns    int
 	restarts int
 	every    time.Duration
 	docs     string
@@ -103,7 +101,7 @@ type options struct {
 
 const help = `Usage: go run . [flags]
 
-Measures Listen, ListenPacket, Dial, accepting and the hand-over of this library, of
+Measures Listen, ListenPacket, Dial and the hand-over of this library, of
 package net and of other libraries in turns, prints what came of it, and writes it to
 benchmarks.md and benchmarks.svg. For Linux. It takes some minutes; a busy machine
 spoils the figures, and how busy it was is part of them.
@@ -114,8 +112,6 @@ Flags:
 func parse(args []string) (o options, err error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.IntVar(&o.rounds, "rounds", 1000, "`number` of turns of each call, with 50 calls a turn")
-	fs.IntVar(&o.accepts, "accepts", 20, "`number` of turns of short connections")
-	fs.IntVar(&o.conns, "connections", 3900, "`number` of short connections a turn; a queue holds 4,096")
 	fs.IntVar(&o.restarts, "restarts", 60, "`number` of restarts of each kind")
 	fs.DurationVar(&o.every, "every", 250*time.Millisecond, "`time` from one restart to the next")
 	fs.StringVar(&o.docs, "docs", "../../docs", "`folder` whose benchmarks.md and benchmarks.svg are written; empty: none")
@@ -135,8 +131,7 @@ func parse(args []string) (o options, err error) {
 		name       string
 		value, max int
 	}{
-		{"rounds", o.rounds, 1_000_000}, {"accepts", o.accepts, 10_000},
-		{"connections", o.conns, 4000}, {"restarts", o.restarts, 100_000},
+		{"rounds", o.rounds, 1_000_000}, {"restarts", o.restarts, 100_000},
 	} {
 		if f.value < 1 || f.value > f.max {
 			return o, fmt.Errorf("-%s %d: give a number from 1 to %d", f.name, f.value, f.max)

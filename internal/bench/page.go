@@ -24,7 +24,6 @@ type results struct {
 	machine      machine
 	descriptions []description
 	calls        []series
-	live, queued []series
 	handOvers    []handOver
 }
 
@@ -90,14 +89,6 @@ func atMost(s benchmath.Summary, limit float64) string {
 	return v
 }
 
-func atLeast(s benchmath.Summary, limit float64) string {
-	v := verdict(s.Center >= limit)
-	if s.Lo < limit && limit <= s.Hi {
-		v += perhaps
-	}
-	return v
-}
-
 // slowest is the most that this library may take, with the hand-written Control at 1.
 const slowest = 1.03
 
@@ -131,16 +122,6 @@ func (r *results) targets() (list []target) {
 		fewest = fewest && mine <= s.allocs(w)
 	}
 	list = append(list, target{"Listen: fewest allocations of all that share", verdict(fewest), fmt.Sprintf("%.0f; %s", mine, strings.Join(others, ", "))})
-	for _, s := range []struct {
-		what string
-		list []series
-	}{{"live", r.live}, {"queued", r.queued}} {
-		rate := s.list[1].rate(groupWay, plain)
-		list = append(list, target{
-			fmt.Sprintf("connections a second, %s: a group of 2 has at least %.2f of one net.Listen with two loops", s.what, 1/slowest),
-			atLeast(rate, 1/slowest), spread(rate) + "; processor time " + spread(s.list[1].ratio(groupWay, plain)),
-		})
-	}
 	h := r.handOvers[0]
 	return append(list, target{"hand-over: nothing lost", verdict(h.lost == 0), fmt.Sprintf("%d of %s", h.lost, term.Number(h.sent))})
 }
@@ -158,11 +139,11 @@ func spread(s benchmath.Summary) string {
 }
 
 // beside prints how a way compares with the hand-written one.
-func beside(way string, compare func(way, to string) benchmath.Summary) string {
+func (s series) beside(way string) string {
 	if way == hand {
 		return "1"
 	}
-	return spread(compare(way, hand))
+	return spread(s.ratio(way, hand))
 }
 
 // page is the part of docs/benchmarks.md that this program writes.
@@ -179,12 +160,12 @@ func (r *results) page() string {
 	p("%s, %d processors, Linux %s, %s, %s; load average %.1f.",
 		m.cpu, runtime.NumCPU(), m.kernel, runtime.Version(), m.date.Format("2 January 2006"), m.load)
 	if m.load >= 1 {
-		p("**The machine was busy with other work**: times by the clock, of short connections and of")
+		p("**The machine was busy with other work**: times by the clock, and of")
 		p("the hand-over, are rough.")
 	}
 	p("`hand` is a `net.ListenConfig` or `net.Dialer` with a Control function written by hand")
 	p("that sets SO_REUSEPORT and nothing else; `net` is package net, which does not share; `reuse`")
-	p("has `Port: On`; `group` is package group. All on tcp4 or udp4 and 127.0.0.1, without Multipath")
+	p("has `Port: On`. All on tcp4 or udp4 and 127.0.0.1, without Multipath")
 	p("TCP unless it is named. Figures are ratios: 1.050 (1.042–1.057) is a median of 1.05 times")
 	p("`hand`, which lies from 1.042 to 1.057 with a confidence of 95%%.\n")
 	version := versions()
@@ -210,56 +191,24 @@ func (r *results) page() string {
 	for _, s := range r.calls {
 		head(s.name, "time", "allocations", "µs")
 		for i, w := range s.ways {
-			row("`"+w+"`", beside(w, s.ratio), fmt.Sprintf("%.0f", s.allocs(w)), fmt.Sprintf("%.1f", summary(s.clock[i]).Center/1000))
-		}
-		p("")
-	}
-
-	p("### Short connections\n")
-	p("Connections a second to those of `hand`, over 1, 2 and 4 listeners with an accept loop")
-	p("each; `net` has one listener with as many loops. Two clients connect, send")
-	p("a byte and hang up. Live: the clients run on the same processors, and the kernel's")
-	p("work for their connects is most of it. Queued: the connections are in the queues")
-	p("before the loops begin, so this is the accepting alone. Processor time is that of the")
-	p("whole program, clients included, for a connection.\n")
-	for _, kind := range []struct {
-		name string
-		list []series
-	}{{"live", r.live}, {"queued", r.queued}} {
-		cells := []string{kind.name}
-		for _, s := range kind.list {
-			cells = append(cells, s.name)
-		}
-		head(append(cells, "2: per second", "2: processor time")...)
-		for _, w := range kind.list[0].ways {
-			cells := []string{"`" + w + "`"}
-			for _, s := range kind.list {
-				cells = append(cells, beside(w, s.rate))
-			}
-			two := kind.list[1]
-			row(append(cells, term.Number(int(1e9/summary(two.of(two.clock, w)).Center)), beside(w, two.ratio))...)
+			row("`"+w+"`", s.beside(w), fmt.Sprintf("%.0f", s.allocs(w)), fmt.Sprintf("%.1f", summary(s.clock[i]).Center/1000))
 		}
 		p("")
 	}
 
 	p("### Hand-over beside tableflip\n")
-	p("Servers restart under %s connections a second, each with one request. Taking over is", term.Number(loaders*pace))
-	p("from the order to restart until the new process serves, its start included; retiring is from")
-	p("then until the old process has ended. Milliseconds, and p99 of a connection from connect to answer.\n")
-	head("", "restarts", "connections", "lost", "taking over", "retiring", "p99 in quiet", "p99 in the hand-over", "ratio")
+	p("Servers restart under %s connections a second, each with one request. The", term.Number(loaders*pace))
+	p("new process is started by the benchmark, or by tableflip's old process when it gets a signal.")
+	p("From then on count the times until the new process first answers, and until the old one has")
+	p("exited (medians). p99 is of a connection, from connect to answer. All in milliseconds.\n")
+	head("", "restarts", "connections", "lost", "first answer", "old exited", "p99 in quiet", "p99 in the hand-over", "ratio")
 	for _, h := range r.handOvers {
 		quiet, handing := quantile(h.quiet, 0.99), quantile(h.handing, 0.99)
 		row("`"+h.kind+"`", term.Number(h.restarts), term.Number(h.sent), term.Number(h.lost),
-			fmt.Sprintf("%.1f", quantile(h.start, 0.5)), fmt.Sprintf("%.1f", quantile(h.retire, 0.5)),
+			fmt.Sprintf("%.1f", quantile(h.first, 0.5)), fmt.Sprintf("%.1f", quantile(h.exit, 0.5)),
 			fmt.Sprintf("%.2f", quiet), fmt.Sprintf("%.2f", handing), fmt.Sprintf("%.2f", handing/quiet))
 	}
-	p("\nThese are two kinds. tableflip's old process starts the new one and passes it the")
-	p("descriptor of the socket: there is one queue, which nobody has to drain, and the old process only")
-	p("stops accepting. The new process is its child, with its executable's path, its environment and")
-	p("its limits. A group's new process opens sockets of its own and may be started by anybody who")
-	p("runs as the same user, a service manager or a container for example; the old one must drain its queue.\n")
-
-	p("### What the others set\n")
+	p("\n### What the others set\n")
 	p("Read from a listener of each, on tcp4, where a name is not that of an option. These")
 	p("differences are part of the times above.\n")
 	head(append([]string{""}, descriptionHeads()...)...)

@@ -1,410 +1,245 @@
+//go:build linux
+
 package main
 
 import (
-	"bytes"
+	"bufio"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
-	"path"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
-	"example.com/reuse/internal/term"
+	"golang.org/x/sys/unix"
 )
 
-// A phase is what goes on while a connection is made. One that sees several counts
-// for the last of them in this order.
-type phase int32
+// A kind of request.
+type kind int
 
 const (
-	quiet    phase = iota
-	settling       // the newcomer takes the steering away
-	starting       // a process starts, and does not listen yet
-	handing        // from then until the old process has ended
-	phases
+	fresh    kind = iota // on a connection of its own
+	kept                 // on a connection that is kept
+	datagram             // a hundred from one socket
+	kinds
 )
 
-func (p phase) String() string { return [...]string{"quiet", "settling", "starting", "hand-over"}[p] }
+func (k kind) String() string { return [...]string{"fresh", "kept", "datagrams"}[k] }
 
-// settle is long enough for the newcomer to take the steering away.
-const settle = 30 * time.Millisecond
+// A load is clients, each of which sends one request after the other.
+type load struct {
+	service
+	to      string // the address as clients have it
+	stop    context.CancelFunc
+	clients sync.WaitGroup
 
-// A soak is of one configuration in one mode.
-type soak struct {
-	options
-	screen      *term.Screen
-	handover    bool
-	network     string
-	shape       shape
-	connections int
-	restarts    int
+	restarting atomic.Bool
+	gap        atomic.Int64 // odd while perhaps no process has the sockets
+	rest       sync.RWMutex // the clients rest while it is locked
 
-	address   string
-	processes []*process // all that were started
-	begin     time.Time
-	phase     atomic.Int32
-	since     atomic.Int64 // when the phase began, after begin
-	sent      atomic.Int64
-	rest      sync.RWMutex // the load rests while this is locked
-
-	mu       sync.Mutex
-	answered map[uint32]int // by generation
-	result
+	mu     sync.Mutex
+	counts [kinds]counts
+	byPID  map[int]int // answers
 }
 
-type result struct {
-	sent, lost, restarts int
-	losses               []string // the first of them, and when
-	takeOver, drain      []time.Duration
-	used                 []resources // of the one process, after each restart
-	latency              [phases][]time.Duration
+type counts struct {
+	sent, lost, lostInGap int
+	reasons               map[string]int
+	took                  [2][]time.Duration // in quiet, and if a restart was under way at the begin or the end
 }
 
-// run restarts the server until there were as many connections and restarts as
-// there should be.
-func (s *soak) run(ctx context.Context) (result, error) {
-	s.answered = map[uint32]int{}
-	s.begin = time.Now()
-	s.address = addresses[s.network]
-	defer func() {
-		for _, p := range s.processes {
-			p.kill() // after an error
-		}
-	}()
-	running, err := s.open(0)
-	if err != nil {
-		return s.result, err
-	}
-
-	loading, stopLoad := context.WithCancel(ctx)
-	defer stopLoad()
-	var clients sync.WaitGroup
-	for range s.clients {
-		clients.Go(func() { s.load(loading) })
-	}
-	err = func() error {
-		for s.result.restarts < s.restarts || int(s.sent.Load()) < s.connections {
-			if err := sleep(ctx, s.every); err != nil {
-				return err
-			}
-			running, err = s.restart(ctx, running)
-			if err == nil && s.shape.plain {
-				running, err = s.putBack(running)
-			}
-			if err != nil {
-				return err
-			}
-			s.draw()
-		}
-		return nil
-	}()
-	stopLoad()
-	clients.Wait()
-	if err != nil {
-		return s.collect(), err
-	}
-	if _, err := running.stop("close"); err != nil {
-		return s.collect(), err
-	}
-	r := s.collect()
-	return r, s.check(r, s.processes)
-}
-
-// A generation is the processes that serve at a time.
-type generation []*process
-
-// members is the number of all their listeners.
-func (g generation) members() (n int) {
-	for _, p := range g {
-		n += p.size
-	}
-	return n
-}
-
-// stop has all of them drain or close at the same time, and says how long the
-// slowest took.
-func (g generation) stop(command string) (time.Duration, error) {
-	took, errs := make([]time.Duration, len(g)), make([]error, len(g))
-	var stops sync.WaitGroup
-	for i, p := range g {
-		stops.Go(func() { took[i], errs[i] = p.stop(command) })
-	}
-	stops.Wait()
-	return slices.Max(took), errors.Join(errs...)
-}
-
-// open starts a generation that is the only one, or the old one to be.
-func (s *soak) open(restart int) (generation, error) {
-	sizes := s.sizes(restart)
-	if s.shape.plain {
-		sizes = []int{0}
-	}
-	g, err := s.start(sizes)
-	if err != nil {
-		return nil, err
-	}
-	s.address, _, err = s.listen(g, false)
-	return g, err
-}
-
-// sizes are the numbers of listeners, of each process of a generation.
-func (s *soak) sizes(restart int) []int {
-	n := s.shape.sizes[restart%len(s.shape.sizes)]
-	if s.shape.split {
-		return slices.Repeat([]int{1}, n)
-	}
-	return []int{n}
-}
-
-// start starts the processes of a generation, which do not listen yet.
-func (s *soak) start(sizes []int) (g generation, err error) {
-	for _, size := range sizes {
-		p, err := start(s.network, size, len(s.processes)+1)
-		if err != nil {
-			return nil, err
-		}
-		g = append(g, p)
-		s.processes = append(s.processes, p)
-	}
-	return g, nil
-}
-
-// listen has all listen, and the last take over. It returns where they listen, and
-// how long that took.
-func (s *soak) listen(g generation, takeOver bool) (address string, took time.Duration, err error) {
-	address = s.address
-	for i, p := range g {
-		if takeOver && i == len(g)-1 {
-			address, took, err = p.listen("takeover", address, strconv.Itoa(g.members()))
-		} else {
-			address, took, err = p.listen("listen", address)
-		}
-		if err != nil {
-			return "", 0, err
+// newLoad starts the clients, which pause for a random time up to think.
+func newLoad(s service, to string, clients [kinds]int, think time.Duration) *load {
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &load{service: s, to: to, stop: cancel, byPID: map[int]int{}}
+	for k, n := range clients {
+		l.counts[k].reasons = map[string]int{}
+		for range n {
+			l.clients.Go(func() {
+				c := client{load: l, kind: kind(k)}
+				defer c.hangUp()
+				for ctx.Err() == nil {
+					time.Sleep(rand.N(think + 1))
+					l.one(&c)
+				}
+			})
 		}
 	}
-	return address, took, nil
+	return l
 }
 
-// restart replaces the running generation by the next.
-func (s *soak) restart(ctx context.Context, old generation) (next generation, err error) {
-	s.result.restarts++
-	if s.shape.inside && s.handover {
-		return old, s.replace(ctx, old[0])
-	}
-	s.enter(starting)
-	if next, err = s.start(s.sizes(s.result.restarts)); err != nil {
-		return nil, err
-	}
-	stop := "drain"
-	if !s.handover {
-		stop = "close"
-	}
-	s.enter(handing)
-	_, took, err := s.listen(next, s.handover)
-	if err != nil {
-		return next, err
-	}
-	drained, err := old.stop(stop)
-	if err != nil {
-		return next, err
-	}
-	s.takeOver = append(s.takeOver, took)
-	s.drain = append(s.drain, drained)
-	s.enter(settling)
-	if err := sleep(ctx, settle); err != nil {
-		return next, err
-	}
-	s.enter(quiet)
-	return next, nil
-}
-
-// replace has a process hand over to itself.
-func (s *soak) replace(ctx context.Context, p *process) error {
-	s.enter(handing)
-	took, drained, used, err := p.replace(s.address, s.sizes(s.result.restarts)[0])
-	if err != nil {
-		return err
-	}
-	s.takeOver = append(s.takeOver, took)
-	s.drain = append(s.drain, drained)
-	s.used = append(s.used, used)
-	s.enter(settling)
-	if err := sleep(ctx, settle); err != nil {
-		return err
-	}
-	s.enter(quiet)
-	return nil
-}
-
-// putBack replaces a group by a plain listener, while the load rests.
-func (s *soak) putBack(running generation) (generation, error) {
-	s.rest.Lock()
-	defer s.rest.Unlock()
-	if _, err := running.stop("close"); err != nil {
-		return nil, err
-	}
-	return s.open(s.result.restarts)
-}
-
-func (s *soak) enter(p phase) {
-	s.since.Store(int64(time.Since(s.begin)))
-	s.phase.Store(int32(p))
-}
-
-// load is one client: it makes connections, one after the other.
-func (s *soak) load(ctx context.Context) {
-	var tick <-chan time.Time
-	if s.rate > 0 {
-		interval := time.Duration(s.clients) * time.Second / time.Duration(s.rate)
-		if sleep(ctx, rand.N(interval)) != nil { // not all at once
-			return
-		}
-		t := time.NewTicker(interval)
-		defer t.Stop()
-		tick = t.C
-	}
-	for ctx.Err() == nil {
-		s.one()
-		if tick != nil {
-			select {
-			case <-tick:
-			case <-ctx.Done():
-			}
-		}
-	}
-}
-
-// one makes a connection and counts what comes of it.
-func (s *soak) one() {
-	s.rest.RLock()
-	defer s.rest.RUnlock()
-	s.sent.Add(1)
-	before := phase(s.phase.Load())
-	begin := time.Now()
-	generation, err := ask(s.network, s.target())
+// one sends a request and counts what comes of it.
+func (l *load) one(c *client) {
+	l.rest.RLock()
+	defer l.rest.RUnlock()
+	restarting, gap, begin := l.restarting.Load(), l.gap.Load(), time.Now()
+	pid, err := c.ask()
 	took := time.Since(begin)
-	after := phase(s.phase.Load())
+	if err != nil {
+		time.Sleep(time.Millisecond) // not a thousand refusals
+	}
 
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err == nil {
-		s.answered[generation]++
-		p := max(before, after)
-		s.latency[p] = append(s.latency[p], took)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := &l.counts[c.kind]
+	n.sent++
+	switch {
+	case err == nil && (restarting || l.restarting.Load()):
+		n.took[1] = append(n.took[1], took)
+		l.byPID[pid]++
+	case err == nil:
+		n.took[0] = append(n.took[0], took)
+		l.byPID[pid]++
+	case gap%2 == 1 || gap != l.gap.Load():
+		n.lostInGap++
+	default:
+		n.lost++
+		n.reasons[reason(err)]++
+	}
+}
+
+// now returns the counts; their maps and lists change.
+func (l *load) now(k kind) counts {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.counts[k]
+}
+
+func (l *load) answers(pid int) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.byPID[pid]
+}
+
+// reason is an error without the addresses, which differ each time.
+func reason(err error) string {
+	if oe := (*net.OpError)(nil); errors.As(err, &oe) {
+		return oe.Op + ": " + oe.Err.Error()
+	}
+	return err.Error()
+}
+
+// A client has at most one connection.
+type client struct {
+	*load
+	kind kind
+	conn net.Conn
+	in   *bufio.Reader
+	n    int // requests
+}
+
+// ask sends one request, only once, and returns the process that answered.
+func (c *client) ask() (pid int, err error) {
+	c.n++
+	defer func() {
+		if err != nil || c.kind == fresh || c.kind == datagram && c.n%100 == 0 {
+			c.hangUp()
+		}
+	}()
+	if c.conn == nil {
+		d := net.Dialer{Timeout: c.Patience, KeepAlive: -1, Control: c.control}
+		conn, err := d.Dial(c.Network, c.to)
+		if err != nil {
+			return 0, err
+		}
+		c.conn, c.in = conn, bufio.NewReader(conn)
+	}
+	if err := c.conn.SetDeadline(time.Now().Add(c.Patience)); err != nil {
+		return 0, err
+	}
+	if c.kind == datagram {
+		return c.askDatagram()
+	}
+	if _, err := io.WriteString(c.conn, "GET / HTTP/1.1\r\nHost: soak\r\n\r\n"); err != nil {
+		return 0, err
+	}
+	r, err := http.ReadResponse(c.in, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return 0, err
+	}
+	if r.Close {
+		c.hangUp()
+	}
+	return strconv.Atoi(string(body))
+}
+
+func (c *client) askDatagram() (pid int, err error) {
+	question := strconv.Itoa(c.n)
+	if _, err := io.WriteString(c.conn, question); err != nil {
+		return 0, err
+	}
+	b := make([]byte, 100)
+	for {
+		n, err := c.conn.Read(b)
+		if err != nil {
+			return 0, err
+		}
+		if text, ok := strings.CutPrefix(string(b[:n]), question+" "); ok { // not an answer that came too late
+			return strconv.Atoi(text)
+		}
+	}
+}
+
+// control has the first data travel with the SYN, if listeners have Fast Open.
+func (c *client) control(_, _ string, rc syscall.RawConn) (err error) {
+	if c.Option != unix.TCP_FASTOPEN {
+		return nil
+	}
+	if e := rc.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 1) }); e != nil {
+		return e
+	}
+	return os.NewSyscallError("setsockopt", err)
+}
+
+// hangUp closes the connection, with a reset, which leaves no port in TIME_WAIT.
+func (c *client) hangUp() {
+	if c.conn == nil {
 		return
 	}
-	s.lost++
-	if s.handover && len(s.losses) < 20 {
-		s.losses = append(s.losses, fmt.Sprintf("lost at %v, after %v, %v to %v (for %v): %v",
-			begin.Sub(s.begin), took, before, after, time.Since(s.begin)-time.Duration(s.since.Load()), err))
+	if t, ok := c.conn.(*net.TCPConn); ok {
+		_ = t.SetLinger(0)
 	}
+	c.conn.Close()
+	c.conn = nil
 }
 
-// target is where to connect to: on a wildcard address of both families, either.
-func (s *soak) target() string {
-	if s.network != "tcp" {
-		return s.address
+// quantile returns the time in ms that the part q took at most, and sorts the list.
+func quantile(list []time.Duration, q float64) float64 {
+	if len(list) == 0 {
+		return 0
 	}
-	_, port, _ := net.SplitHostPort(s.address) // as a listener has it
-	return net.JoinHostPort([]string{"127.0.0.1", "::1"}[rand.N(2)], port)
+	slices.Sort(list)
+	return float64(list[min(int(q*float64(len(list))), len(list)-1)]) / float64(time.Millisecond)
 }
 
-// ask makes one connection with one request and returns the generation that
-// answered.
-func ask(network, address string) (generation uint32, err error) {
-	d := net.Dialer{Timeout: patience, KeepAlive: -1}
-	c, err := d.Dial(network, address)
-	if err != nil {
-		return 0, err
-	}
-	defer c.Close()
-	// Closed with a reset, when the answer has been read or there is none, it leaves
-	// no TIME_WAIT, and ports do not run out.
-	defer func() { _ = c.(*net.TCPConn).SetLinger(0) }()
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-		return 0, err
-	}
-	b := make([]byte, 8)
-	b[0] = request
-	if _, err := c.Write(b[:1]); err != nil {
-		return 0, err
-	}
-	if _, err := io.ReadFull(c, b); err != nil {
-		return 0, err
-	}
-	generation = binary.BigEndian.Uint32(b)
-	if generation != binary.BigEndian.Uint32(b[4:]) {
-		return 0, errors.New("not an answer")
-	}
-	return generation, nil
-}
-
-func (s *soak) collect() result {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.result.sent = int(s.sent.Load())
-	return s.result
-}
-
-// check compares what the clients have counted with what the servers have.
-func (s *soak) check(r result, processes []*process) error {
-	answered, served, odd := 0, 0, 0
-	for _, p := range processes {
-		n := s.answered[uint32(p.generation)]
-		answered += n
-		served += p.answered
-		odd += p.odd
-		if n > p.answered || p.answered-n > r.lost {
-			return fmt.Errorf("the counts do not add up: server %d has answered %d, and clients have %d answers", p.generation, p.answered, n)
+// report returns a line for each kind.
+func (l *load) report() (text string) {
+	for k := range kinds {
+		n := &l.counts[k]
+		if n.sent == 0 {
+			continue
 		}
-	}
-	if r.sent != answered+r.lost {
-		return fmt.Errorf("the counts do not add up: %d sent, %d answered, %d lost", r.sent, answered, r.lost)
-	}
-	if odd > r.lost {
-		return fmt.Errorf("the servers got %d connections without a request", odd)
-	}
-	return nil
-}
-
-// draw shows the progress: on a terminal in place, elsewhere a line now and then.
-func (s *soak) draw() {
-	s.mu.Lock()
-	lost := s.lost
-	s.mu.Unlock()
-	sent := int(s.sent.Load())
-	part := min(float64(s.result.restarts)/float64(s.restarts), float64(sent)/float64(s.connections))
-	s.screen.Draw(fmt.Sprintf("%-7s %-8s %s %s, %s, %d lost", s.network, s.shape.name, s.screen.Bar(20, part),
-		term.Count(s.result.restarts, "restart"), term.Count(sent, "connection"), lost))
-}
-
-// sleep waits, or until ctx ends.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// system says what this runs on.
-func system() string {
-	text := fmt.Sprintf("user %d", os.Geteuid())
-	for _, file := range []string{"kernel/osrelease", "net/ipv4/tcp_migrate_req", "net/ipv4/tcp_syncookies", "net/core/somaxconn"} {
-		if b, err := os.ReadFile("/proc/sys/" + file); err == nil {
-			text += fmt.Sprintf(", %s %s", path.Base(file), bytes.TrimSpace(b))
+		text += fmt.Sprintf("  %-9s %9d sent, %d lost; p99 %.2f ms", k, n.sent, n.lost, quantile(n.took[0], 0.99))
+		if len(n.took[1]) > 0 {
+			text += fmt.Sprintf(", restarting %.2f ms (%.2f)", quantile(n.took[1], 0.99), quantile(n.took[1], 0.99)/max(quantile(n.took[0], 0.99), 0.01))
+		}
+		text += "\n"
+		for why, times := range n.reasons {
+			text += fmt.Sprintf("    %d lost: %s\n", times, why)
 		}
 	}
 	return text

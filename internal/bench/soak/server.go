@@ -1,315 +1,191 @@
+//go:build linux
+
 package main
 
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
-	"errors"
+	"encoding/json"
 	"fmt"
-	"io"
 	"net"
+	"net/http"
 	"os"
-	"os/exec"
 	"os/signal"
-	"strconv"
+	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"example.com/reuse"
-	"example.com/reuse/group"
+	"example.com/reuse/handover"
+	"example.com/reuse/handover/handoverhttp"
 )
 
-// serverEnv tells a process that it is a server.
+// serverEnv makes this program a server. It contains the service as JSON.
 const serverEnv = "REUSE_SOAK_SERVER"
 
-// patience is how long anything may take that should take no time.
-const patience = 10 * time.Second
+// A service is what the servers of one Name do.
+type service struct {
+	Name, Network, Address string
+	Listeners              int
+	Option                 int           // of TCP, set to 100 on new listeners
+	Patience               time.Duration // the most that anything may take
+	Hold                   bool          // wait for a line before Ready, which then has little time
+}
 
-// A request is one byte, other than that of a group's probe. The answer is the
-// server's generation, twice.
-const request = 'q'
-
-// The server's side
-
-// A server does what it reads from standard input, and says when it has:
-//
-//	listen address      -> its address, and how long TakeOver took
-//	takeover address n  -> the same, and it has called TakeOver for n members
-//	replace address n   -> the same for a new group of n, to which it has handed over
-//	                       by itself; how long its Drain took, and what the process uses
-//	drain               -> how long that took, and what it has counted
-//	close               -> the same, but it just closes
 type server struct {
-	network    string
-	size       int
-	generation uint32
-	handlers   sync.WaitGroup
-	answered   atomic.Int64
-	odd        atomic.Int64 // connections without a request
+	service
+	lines chan struct{} // of standard input
 }
 
-func serve(args []string) error {
-	// A terminal sends Ctrl-C to all processes. Only the parent shall act on it.
+// serve takes the sockets over for each line of standard input, and serves until
+// a successor has them. It reports each step as a line of standard output, and "+" for
+// each connection or datagram that it accepts. At the end of standard input it drains.
+func serve(text string) error {
+	// A terminal sends Ctrl-C to all processes, but the parent decides.
 	signal.Notify(make(chan os.Signal, 1), os.Interrupt, syscall.SIGTERM)
+	s := &server{lines: make(chan struct{})}
+	if err := json.Unmarshal([]byte(text), &s.service); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		defer close(s.lines)
+		defer cancel()
+		for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+			s.lines <- struct{}{}
+		}
+	}()
+	for range s.lines {
+		if err := s.generation(ctx); err != nil {
+			fmt.Println("failed", err)
+		}
+	}
+	return nil
+}
 
-	size, err := strconv.Atoi(args[1])
+// generation is a handover.Process, from Start until it is replaced.
+func (s *server) generation(ctx context.Context) error {
+	starting, cancel := context.WithTimeout(ctx, s.Patience)
+	defer cancel()
+	fmt.Println("starting")
+	p, err := handover.Config{Name: s.Name, Control: s.control}.Start(starting)
 	if err != nil {
 		return err
 	}
-	generation, err := strconv.Atoi(args[2])
-	if err != nil {
-		return err
+	defer p.Close()
+	fmt.Println("sockets", p.Predecessor())
+	c := reuse.Config{}
+	if s.Network != "unix" {
+		c.PortLB = reuse.On
 	}
-	s := &server{network: args[0], size: size, generation: uint32(generation)}
-	fmt.Println("ready")
-	in := bufio.NewScanner(os.Stdin)
-	var now *listening
-	for in.Scan() {
-		command := strings.Fields(in.Text())
-		switch command[0] {
-		case "drain", "close":
-			stop := now.drain
-			if command[0] == "close" {
-				stop = now.close
-			}
-			took, err := now.stop(stop)
-			s.handlers.Wait() // what was accepted is answered
-			fmt.Println(int64(took), s.answered.Load(), s.odd.Load(), err)
-			return nil
-		case "replace":
-			if s.size, err = strconv.Atoi(command[2]); err != nil {
-				return err
-			}
-			next, err := s.listen(command)
+	var listeners []net.Listener
+	var conns []*net.UDPConn
+	for range s.Listeners {
+		if s.Network != "udp" {
+			l, err := p.Listen(starting, c, s.Network, s.Address)
 			if err != nil {
 				return err
 			}
-			took, err := now.stop(now.drain)
-			if err != nil {
-				return err
-			}
-			now = next
-			u, err := usage()
-			if err != nil {
-				return err
-			}
-			fmt.Println(now.addr, int64(now.took), int64(took), u[0], u[1], u[2], u[3])
-		default:
-			if now, err = s.listen(command); err != nil {
-				return err
-			}
-			fmt.Println(now.addr, int64(now.took))
+			listeners = append(listeners, l)
+			continue
 		}
-	}
-	return in.Err() // the parent is gone
-}
-
-// listening is what a server has open.
-type listening struct {
-	addr         net.Addr
-	took         time.Duration // TakeOver
-	drain, close func() error
-	served       chan error
-}
-
-func (s *server) listen(command []string) (*listening, error) {
-	ctx, address := context.Background(), command[1]
-	now := &listening{served: make(chan error, 1)}
-	if s.size == 0 {
-		l, err := reuse.Config{PortLB: reuse.On}.Listen(ctx, s.network, address)
-		if err != nil {
-			return nil, err
-		}
-		go func() { now.served <- s.accept(l) }()
-		now.addr = l.Addr()
-		now.drain = func() error { return group.DrainListener(ctx, l) }
-		now.close = l.Close
-		return now, nil
-	}
-	g, err := group.Config{Size: s.size}.Listen(ctx, s.network, address)
-	if err != nil {
-		return nil, err
-	}
-	go func() { now.served <- g.Serve(s.accept) }()
-	now.addr = g.Addr()
-	now.drain = func() error { return g.Drain(ctx) }
-	now.close = g.Close
-	begin := time.Now()
-	if command[0] != "listen" {
-		members, err := strconv.Atoi(command[2])
-		if err != nil {
-			return nil, err
-		}
-		if err := g.TakeOver(ctx, members); err != nil {
-			return nil, err
-		}
-	}
-	now.took = time.Since(begin)
-	return now, nil
-}
-
-// stop drains or closes, and waits until nobody accepts any more.
-func (l *listening) stop(how func() error) (time.Duration, error) {
-	begin := time.Now()
-	err := how()
-	took := time.Since(begin)
-	if end := <-l.served; !errors.Is(end, net.ErrClosed) && end != nil {
-		err = errors.Join(err, end)
-	}
-	return took, err
-}
-
-func (s *server) accept(l net.Listener) error {
-	for {
-		c, err := l.Accept()
+		conn, err := p.ListenPacket(starting, c, s.Network, s.Address)
 		if err != nil {
 			return err
 		}
-		s.handlers.Go(func() { s.answer(c) })
+		defer conn.Close()
+		conns = append(conns, conn.(*net.UDPConn))
+	}
+	fmt.Println("listening")
+	if s.Hold {
+		<-s.lines
+		starting, cancel = context.WithTimeout(ctx, 300*time.Millisecond)
+		defer cancel()
+	}
+	if err := p.Ready(starting); err != nil {
+		return err
+	}
+	fmt.Println("current")
+	if s.Network == "udp" {
+		err = answer(ctx, p, conns)
+	} else {
+		err = handoverhttp.Serve(ctx, p, &http.Server{
+			Handler:   http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, os.Getpid()) }),
+			ConnState: accepted,
+		}, s.Patience, listeners...)
+	}
+	if err == nil {
+		err = p.Close()
+	}
+	if err == nil {
+		fmt.Println("done", usage())
+	}
+	return err
+}
+
+// accepted reports a connection before Accept is called for the next one.
+func accepted(_ net.Conn, state http.ConnState) {
+	if state == http.StateNew {
+		fmt.Println("+")
 	}
 }
 
-func (s *server) answer(c net.Conn) {
-	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(patience))
-	b := make([]byte, 8)
-	if _, err := io.ReadFull(c, b[:1]); err != nil || b[0] != request {
-		s.odd.Add(1)
-		return
+// answer answers each datagram with its own text and the process id.
+func answer(ctx context.Context, p *handover.Process, conns []*net.UDPConn) error {
+	var loops sync.WaitGroup
+	for _, c := range conns {
+		loops.Go(func() {
+			b := make([]byte, 100)
+			for {
+				n, from, err := c.ReadFromUDPAddrPort(b)
+				if err != nil {
+					return // the deadline
+				}
+				fmt.Println("+")
+				_, _ = c.WriteToUDPAddrPort(fmt.Appendf(b[:n:n], " %d", os.Getpid()), from)
+			}
+		})
 	}
-	binary.BigEndian.PutUint32(b, s.generation)
-	binary.BigEndian.PutUint32(b[4:], s.generation)
-	if _, err := c.Write(b); err == nil {
-		s.answered.Add(1)
+	select {
+	case <-p.Replaced():
+	case <-ctx.Done():
 	}
-	// The client ends it, with a reset. If the server did, each connection would
-	// leave a TIME_WAIT.
-	_, _ = c.Read(b)
-}
-
-// The parent's side
-
-// A process is a server as its parent sees it.
-type process struct {
-	generation int
-	size       int
-	cmd        *exec.Cmd
-	in         io.WriteCloser
-	out        *bufio.Reader
-	ended      bool
-
-	answered, odd int
-}
-
-// start starts a server, which does not listen yet. Size 0 is a plain listener.
-func start(network string, size, generation int) (*process, error) {
-	cmd := exec.Command(self(), network, strconv.Itoa(size), strconv.Itoa(generation))
-	cmd.Env = append(os.Environ(), serverEnv+"=1")
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	p := &process{generation: generation, size: size, cmd: cmd, in: in, out: bufio.NewReader(out)}
-	if _, err := p.read(); err != nil {
-		p.kill()
-		return nil, err
-	}
-	return p, nil
-}
-
-// ask sends a command and returns the words of the answer.
-func (p *process) ask(command string) ([]string, error) {
-	if _, err := fmt.Fprintln(p.in, command); err != nil {
-		return nil, err
-	}
-	return p.read()
-}
-
-func (p *process) read() ([]string, error) {
-	late := time.AfterFunc(patience, func() { _ = p.cmd.Process.Kill() })
-	defer late.Stop()
-	line, err := p.out.ReadString('\n')
-	if err != nil {
-		return nil, fmt.Errorf("server %d said nothing: %w", p.generation, err)
-	}
-	return strings.Fields(line), nil
-}
-
-func (p *process) listen(command ...string) (address string, took time.Duration, err error) {
-	words, err := p.ask(strings.Join(command, " "))
-	if err != nil {
-		return "", 0, err
-	}
-	if len(words) != 2 {
-		return "", 0, fmt.Errorf("server %d said %q", p.generation, words)
-	}
-	ns, err := strconv.Atoi(words[1])
-	return words[0], time.Duration(ns), err
-}
-
-// replace has the server hand over to a group of its own process.
-func (p *process) replace(address string, size int) (took, drained time.Duration, u resources, err error) {
-	words, err := p.ask(fmt.Sprintf("replace %s %d", address, size))
-	if err != nil {
-		return 0, 0, u, err
-	}
-	if len(words) != 3+len(u) {
-		return 0, 0, u, fmt.Errorf("server %d said %q", p.generation, words)
-	}
-	var n [2 + len(u)]int64
-	for i := range n {
-		if n[i], err = strconv.ParseInt(words[i+1], 10, 64); err != nil {
-			return 0, 0, u, err
+	for _, c := range conns {
+		if err := c.SetReadDeadline(time.Unix(1, 0)); err != nil {
+			return err
 		}
 	}
-	return time.Duration(n[0]), time.Duration(n[1]), resources(n[2:]), nil
+	loops.Wait()
+	return nil
 }
 
-// stop has the server drain or close, and waits for its end.
-func (p *process) stop(command string) (took time.Duration, err error) {
-	defer func() {
-		if err != nil {
-			p.kill()
-		}
-	}()
-	words, err := p.ask(command)
-	if err != nil {
-		return 0, err
+func (s *server) control(_, _ string, rc syscall.RawConn) (err error) {
+	if s.Option == 0 {
+		return nil
 	}
-	if len(words) < 4 {
-		return 0, fmt.Errorf("server %d said %q", p.generation, words)
+	if e := rc.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, s.Option, 100) }); e != nil {
+		return e
 	}
-	ns, err1 := strconv.Atoi(words[0])
-	answered, err2 := strconv.Atoi(words[1])
-	odd, err3 := strconv.Atoi(words[2])
-	p.answered, p.odd = answered, odd
-	var err4 error
-	if what := strings.Join(words[3:], " "); what != "<nil>" {
-		err4 = fmt.Errorf("server %d: %s", p.generation, what)
-	}
-	p.in.Close()
-	p.ended = true
-	return time.Duration(ns), errors.Join(err1, err2, err3, err4, p.cmd.Wait())
+	return os.NewSyscallError("setsockopt", err)
 }
 
-// kill ends the process if it has not ended.
-func (p *process) kill() {
-	if p == nil || p.ended {
-		return
-	}
-	p.ended = true
-	p.in.Close()
-	_ = p.cmd.Process.Kill()
-	_ = p.cmd.Wait()
+// resources are what a process uses: goroutines, descriptors, and kB that are reachable
+// on the heap and resident.
+type resources [4]int
+
+func (r resources) String() string { return strings.Trim(fmt.Sprint([4]int(r)), "[]") }
+
+func usage() (r resources) {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	files, _ := os.ReadDir("/proc/self/fd")
+	statm, _ := os.ReadFile("/proc/self/statm")
+	var pages int
+	_, _ = fmt.Sscan(string(statm), new(int), &pages)
+	return resources{runtime.NumGoroutine(), len(files), int(m.HeapAlloc >> 10), pages * os.Getpagesize() >> 10}
 }

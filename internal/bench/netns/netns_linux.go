@@ -1,6 +1,5 @@
-//go:build linux
-
-package main
+// Package netns gives the programs of root a network namespace of their own.
+package netns
 
 import (
 	"context"
@@ -15,10 +14,10 @@ import (
 // insideEnv tells a process that it is in a network namespace of its own.
 const insideEnv = "REUSE_BENCH_INSIDE"
 
-// ownNetwork returns true if this process shall measure. For root another one does,
-// whose network namespace nobody else is in: no stranger takes a port there, and no
-// rule of the machine's firewall adds to a connection.
-func ownNetwork(ctx context.Context) (inside bool, err error) {
+// Own returns true if the calling process does the program's work. For root another
+// process does, in a network namespace of its own with default settings: no other
+// process takes a port there, and no firewall rule of the machine applies.
+func Own(ctx context.Context) (inside bool, err error) {
 	if os.Geteuid() != 0 {
 		return true, nil
 	}
