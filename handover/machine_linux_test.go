@@ -434,7 +434,7 @@ func TestSentDescriptorsAreDropped(t *testing.T) {
 	})
 }
 
-// A Drain loses nothing that is queued, also in a process that is stopped meanwhile.
+// A Drain loses nothing that is queued, also in a process that is stopped during it.
 func TestDrainOfStoppedProcess(t *testing.T) {
 	notOnGVisor(t, "a listener cannot be hidden")
 	eachPlace(t, func(t *testing.T, c Config) {

@@ -287,7 +287,7 @@ func TestOneIsAboutToBe(t *testing.T) {
 	})
 }
 
-// The predecessor is the process that is current, whoever has made the rendezvous. If a
+// The predecessor is the process that is current, whichever made the rendezvous. If a
 // process that is about to succeed it is killed, one that waits takes its place.
 func TestPredecessorIsCurrent(t *testing.T) {
 	eachPlace(t, func(t *testing.T, c Config) {
@@ -466,7 +466,7 @@ func TestPredecessorDies(t *testing.T) {
 	}
 }
 
-// If Ready's ctx ends before the predecessor agrees, that one goes on, and Ready can be
+// If Ready's ctx ends before the predecessor agrees, that one serves on, and Ready can be
 // called again.
 func TestReadyIsGivenUp(t *testing.T) {
 	me := strconv.Itoa(os.Getpid())
@@ -547,7 +547,7 @@ func TestAgreementCounts(t *testing.T) {
 	})
 }
 
-// A predecessor that is stopped cannot hand over. The error names it; it goes on when it
+// A predecessor that is stopped cannot hand over. The error names it; it serves on when it
 // is continued; and after it is killed the next process listens.
 func TestStoppedPredecessor(t *testing.T) {
 	eachPlace(t, func(t *testing.T, c Config) {

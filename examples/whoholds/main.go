@@ -28,7 +28,7 @@ const help = `Usage: go run ./examples/whoholds [-network tcp] [-json] ADDRESS
 Shows which sockets overlap an address such as 127.0.0.1:8080 or :8080,
 listening or not, and whose they are; by which rule of the kernel they would
 refuse another one; and what works instead. For a Unix socket the address is
-its path. It binds nothing.
+its path. It binds nothing there.
 
 Systems: on Linux it sees the sockets of its network namespace, and the
 processes of its own user, or as root of all. On Windows it sees the sockets

@@ -87,7 +87,7 @@ func TestStopDuringHandOverLosesNoRequest(t *testing.T) {
 		rounds = 15
 	}
 	// The next process holds the sockets: whatever happens to the running one, the
-	// next one goes on.
+	// next one serves on.
 	t.Run("old", func(t *testing.T) {
 		t.Parallel()
 		name := newName(t)
