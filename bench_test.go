@@ -7,10 +7,8 @@ package reuse_test
 import (
 	"context"
 	"net"
-	"slices"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -31,68 +29,6 @@ func handWritten(_, _ string, rc syscall.RawConn) error {
 	return setErr
 }
 
-// ways are what Config.Listen is measured against: package net without options,
-// and net.ListenConfig with a Control function written by hand.
-var ways = []struct {
-	name   string
-	listen func(ctx context.Context) (net.Listener, error)
-}{
-	{"net", func(ctx context.Context) (net.Listener, error) {
-		var lc net.ListenConfig
-		return lc.Listen(ctx, "tcp4", "127.0.0.1:0")
-	}},
-	{"hand", func(ctx context.Context) (net.Listener, error) {
-		lc := net.ListenConfig{Control: handWritten}
-		return lc.Listen(ctx, "tcp4", "127.0.0.1:0")
-	}},
-	{"reuse", func(ctx context.Context) (net.Listener, error) {
-		return reuse.Config{Port: reuse.On}.Listen(ctx, "tcp4", "127.0.0.1:0")
-	}},
-}
-
-func BenchmarkListen(b *testing.B) {
-	for _, way := range ways {
-		b.Run(way.name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				l, err := way.listen(b.Context())
-				require.NoError(b, err)
-				l.Close()
-			}
-		})
-	}
-}
-
-// BenchmarkListenRatio takes the three ways in turn, so that what else the machine
-// does meets all alike, and reports the medians as ratios to the hand-written one.
-func BenchmarkListenRatio(b *testing.B) {
-	const block = 50
-	times := make([][]float64, len(ways))
-	ctx := b.Context()
-	for i := 0; b.Loop(); i++ {
-		for j := range ways {
-			w := (i + j) % len(ways)
-			begin := time.Now()
-			for range block {
-				l, err := ways[w].listen(ctx)
-				if err != nil {
-					b.Fatal(err)
-				}
-				l.Close()
-			}
-			times[w] = append(times[w], float64(time.Since(begin)))
-		}
-	}
-	median := make([]float64, len(ways))
-	for w := range ways {
-		slices.Sort(times[w])
-		median[w] = times[w][len(times[w])/2]
-	}
-	b.ReportMetric(0, "ns/op") // of all three together: says nothing
-	b.ReportMetric(median[0]/median[1], "net/hand")
-	b.ReportMetric(median[2]/median[1], "reuse/hand")
-}
-
 func BenchmarkControl(b *testing.B) {
 	rc := someConn(b)
 	c := reuse.Config{Port: reuse.On}
@@ -102,26 +38,6 @@ func BenchmarkControl(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-}
-
-func BenchmarkCheck(b *testing.B) {
-	b.ReportAllocs()
-	for b.Loop() {
-		c := reuse.Config{Addr: reuse.On, PortLB: reuse.Prefer}
-		if err := c.Check(); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-// someConn is what a Control function gets.
-func someConn(t testing.TB) syscall.RawConn {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	require.NoError(t, err)
-	t.Cleanup(func() { l.Close() })
-	rc, err := l.(syscall.Conn).SyscallConn()
-	require.NoError(t, err)
-	return rc
 }
 
 func TestAllocations(t *testing.T) {
@@ -135,13 +51,13 @@ func TestAllocations(t *testing.T) {
 	if reuse.Port.Supported() != nil {
 		return
 	}
-	allocs := map[string]float64{}
-	for _, way := range ways {
-		allocs[way.name] = testing.AllocsPerRun(100, func() {
-			l, err := way.listen(context.Background())
+	allocs := func(listen func(ctx context.Context, network, address string) (net.Listener, error)) float64 {
+		return testing.AllocsPerRun(100, func() {
+			l, err := listen(context.Background(), "tcp4", "127.0.0.1:0")
 			require.NoError(t, err)
 			l.Close()
 		})
 	}
-	assert.LessOrEqual(t, allocs["reuse"], allocs["hand"]+1)
+	byHand := net.ListenConfig{Control: handWritten}
+	assert.LessOrEqual(t, allocs(reuse.Config{Port: reuse.On}.Listen), allocs(byHand.Listen)+1)
 }

@@ -5,21 +5,22 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"syscall"
 
 	"example.com/reuse/internal/sockopt"
 )
 
-// An entry is what a system has for one Option. Each reuse_*.go has a function
-// table that returns the running system's.
-type entry struct {
-	level, name int     // the socket option; name 0: there is none
-	clears      options // set or not, these get in its way and are cleared
-	keepsAddr   bool    // of clears, a TCP listener keeps Addr if that admits no other
-	tcpOnly     bool    // other sockets are not asked for it
-	unreadable  bool    // setsockopt is believed, as not every version can read it
-	why         string  // name 0, and promise.go does not know it: the reason
+// A sockOption is the socket option behind an Option. Each reuse_*.go has the method
+// Option.sockOption for its systems.
+type sockOption struct {
+	level, name int     // name 0: the system has no such option
+	conflicts   options // cleared when the Option is wanted, also if name is 0
+	keepsAddr   bool    // a TCP listener keeps Addr, unless that admits a second listener
+	tcpOnly     bool    // never set, cleared or read on other sockets
+	writeOnly   bool    // not every version of the system can read it
+	reason      string  // name 0: why, where support.go has no reason
 }
 
 // options is a set of Options.
@@ -37,12 +38,20 @@ func (s options) has(o Option) bool { return s&(1<<o) != 0 }
 // sharing are the options that let two sockets have one address.
 const sharing options = 1<<Addr | 1<<Port | 1<<PortLB
 
-// possible reports what is On and what no listener, or no dialed socket, of a
-// network ("" for any) can have, as far as that is known without a socket.
-func (c Config) possible(network string, dial bool) error {
+// validate returns why no listener, or no dialed socket, can have c, as far as a Config,
+// a network and an address decide that. network is "" for any.
+func (c Config) validate(network, address string, dial bool) error {
+	if err := c.Check(); err != nil {
+		return err
+	}
+	// The kernel would bind the part before the NUL, and package net would not remove that
+	// file.
+	if strings.HasPrefix(network, "unix") && !strings.HasPrefix(address, "@") && strings.IndexByte(address, 0) > 0 {
+		return syscall.EINVAL
+	}
 	for o := Addr; o <= lastOption; o++ {
 		if c.get(o) == On {
-			if err := checkNetwork(o, network, dial); err != nil {
+			if err := o.checkNetwork(network, dial); err != nil {
 				return &OptionError{Op: "set", Option: o, Err: err}
 			}
 		}
@@ -52,67 +61,59 @@ func (c Config) possible(network string, dial bool) error {
 
 // checkNetwork returns why no listener, or no dialed socket, of a network can have
 // an option.
-func checkNetwork(o Option, network string, dial bool) error {
-	p := promised(o)
+func (o Option) checkNetwork(network string, dial bool) error {
+	dialedKinds := dialedTCP | dialedUDP
 	switch {
+	case strings.HasPrefix(network, "tcp"):
+		dialedKinds = dialedTCP
+	case strings.HasPrefix(network, "udp"):
+		dialedKinds = dialedUDP
 	case strings.HasPrefix(network, "unix"):
 		// AF_UNIX: SO_REUSEPORT is EOPNOTSUPP from Linux 6.13 on and had no effect
 		// before; SO_REUSEADDR has none.
-		return unsupportedReason("it means nothing for a socket of the unix domain")
+		return unsupportedReason("it has no effect on a Unix socket")
 	case strings.HasPrefix(network, "ip"):
-		return unsupportedReason("it means nothing for a raw IP socket")
-	case p.holds == 0:
-		return unsupportedReason(p.why)
+		return unsupportedReason("it has no effect on a raw IP socket")
+	}
+	switch s := o.support(); {
+	case s.kinds == 0:
+		return unsupportedReason(s.reason)
 	case dial && o == PortLB:
 		return unsupportedReason("connections are spread over listeners; for a dialed socket use Port")
-	case dial && p.holds&dialedKinds(network) == 0:
-		return unsupportedReason(p.why)
-	case o == DeferPort && strings.HasPrefix(network, "udp"):
-		return unsupportedReason("a UDP socket has its port from the bind; DeferPort is for TCP")
-	case !dial && o == DeferPort:
-		return unsupportedReason("a listener has its port from the bind; DeferPort is for Dial")
+	case dial && s.kinds&dialedKinds == 0:
+		return unsupportedReason(s.reason)
+	case o == DeferPort && dialedKinds == dialedUDP:
+		return unsupportedReason("a UDP socket gets its port at bind; DeferPort is for TCP")
+	case o == DeferPort && !dial:
+		return unsupportedReason("a listener gets its port at bind; DeferPort is for Dial")
 	}
 	return nil
 }
 
-// dialedKinds returns the kinds of the dialed sockets of a network.
-func dialedKinds(network string) sockKinds {
-	switch {
-	case strings.HasPrefix(network, "tcp"):
-		return dialedTCP
-	case strings.HasPrefix(network, "udp"):
-		return dialedUDP
-	}
-	return dialed
-}
-
-// idle tells whether there is nothing to be set or cleared on this system.
-func (c Config) idle() bool {
+// changesNothing reports whether c sets and clears nothing on this system.
+func (c Config) changesNothing() bool {
 	for o := Addr; o <= lastOption; o++ {
-		if c.get(o) == Default {
-			continue
-		}
-		if e := table(o); e.name != 0 || e.clears != 0 && c.get(o).wanted() {
+		opt, setting := o.sockOption(), c.get(o)
+		if setting != Default && opt.name != 0 || setting.wanted() && opt.conflicts != 0 {
 			return false
 		}
 	}
 	return true
 }
 
-// An optionSetter puts a Config's options on one socket, or on one after the other:
-// package net calls Control twice for a listener that falls back from MPTCP.
+// An optionSetter sets a Config's options on one socket, or on two in sequence: package
+// net calls Control twice for a listener that falls back from MPTCP.
 type optionSetter struct {
 	config       Config
-	checked      bool // the Config makes sense
 	dial         bool
-	setAfterBind bool // ListenPacket, Dial: a sharing option may be set after the bind
+	setAfterBind bool // the caller calls setPending
 
 	network, address string
 
 	err      error   // of the last socket
 	firstErr error   // of the one before
-	pending  options // to be set after the bind
-	cleared  options // what an option that is On must not find set
+	pending  options // set after the bind, by setPending
+	cleared  options // contradict an option that is On
 }
 
 // control is a Control function.
@@ -121,37 +122,37 @@ func (s *optionSetter) control(network, address string, rc syscall.RawConn) erro
 		return syscall.EINVAL
 	}
 	s.network, s.address = network, address
-	s.firstErr, s.err = s.err, nil
-	if !s.checked {
-		s.err = s.config.Check()
-	}
-	if s.err != nil {
+	s.firstErr = s.err
+	if s.err = s.config.Check(); s.err != nil {
 		return s.err
 	}
-	if err := rc.Control(s.prepare); err != nil {
+	// sockopt.Control would allocate more, for each listener.
+	if err := rc.Control(func(fd uintptr) { s.err = s.prepare(fd) }); err != nil {
 		s.err = err
 	}
 	return s.err
 }
 
-// controlThen is a Control function that runs the caller's own after ours, and
-// checks that what is On is still in force.
-func (s *optionSetter) controlThen(network, address string, rc syscall.RawConn, next func() error) error {
-	if err := s.control(network, address, rc); err != nil {
-		return err
+// controlFunc returns a Control function that sets c's options and then calls next, if
+// next is not nil. After that it checks that every option that is On is still in force.
+func (c Config) controlFunc(dial bool, next controlFunc) controlFunc {
+	return func(network, address string, rc syscall.RawConn) error {
+		s := optionSetter{config: c, dial: dial}
+		if err := s.control(network, address, rc); err != nil || next == nil {
+			return err
+		}
+		if err := next(network, address, rc); err != nil {
+			return err
+		}
+		return sockopt.Control(rc, s.verify)
 	}
-	if err := next(); err != nil {
-		return err
-	}
-	if err := rc.Control(s.verify); err != nil {
-		return err
-	}
-	return s.err
 }
 
-// prepare sets and clears what is asked for, before the bind. It clears first: Windows
-// refuses SO_EXCLUSIVEADDRUSE beside SO_REUSEADDR.
-func (s *optionSetter) prepare(fd uintptr) {
+type controlFunc = func(network, address string, rc syscall.RawConn) error
+
+// prepare clears and sets options before the bind. It clears first, because Windows refuses
+// SO_EXCLUSIVEADDRUSE on a socket that has SO_REUSEADDR.
+func (s *optionSetter) prepare(fd uintptr) error {
 	var on, off options
 	s.pending, s.cleared = 0, 0
 	for o := Addr; o <= lastOption; o++ {
@@ -166,171 +167,149 @@ func (s *optionSetter) prepare(fd uintptr) {
 		case err == nil:
 			on |= set(o)
 		case setting == On || !sockopt.Unsupported(err):
-			s.err = &OptionError{Op: "set", Option: o, Err: err}
-			return
-		case promised(o).privileged != 0 && errors.Is(err, unsupportedReason(promised(o).why)):
-			on |= set(o) // Prefer clears what shares, though other users can get around that
+			return &OptionError{Op: "set", Option: o, Err: err}
+		case o.support().privileged != 0 && errors.Is(err, unsupportedReason(o.support().reason)):
+			on |= set(o) // Prefer clears the sharing options, though that is no guarantee
 		}
 	}
-	if on&sharing != 0 && s.bindsFirst() {
-		if on, s.err = s.afterBind(on); s.err != nil {
-			return
+	if s.setAfterBind && (s.dial || anyUDPPort(s.network, s.address)) {
+		if err := s.postpone(on & sharing); err != nil {
+			return err
 		}
+		on &^= sharing
 	}
 	for o := Addr; o <= lastOption; o++ {
 		if !on.has(o) {
 			continue
 		}
-		clears := table(o).clears
-		if clears.has(Addr) && table(o).keepsAddr && !s.dial && strings.HasPrefix(s.network, "tcp") && !joinsListener() {
-			clears &^= set(Addr)
+		conflicts := o.sockOption().conflicts
+		if conflicts.has(Addr) && o.sockOption().keepsAddr && !s.dial && strings.HasPrefix(s.network, "tcp") && !joinsListener() {
+			conflicts &^= set(Addr)
 		}
 		if s.config.get(o) == On {
-			s.cleared |= clears
+			s.cleared |= conflicts
 		}
-		off |= clears
-		on &^= clears // only Prefer: what is On was refused
+		off |= conflicts
+		on &^= conflicts // only Prefer: On has failed in checkSocket
 	}
 	if s.pending != 0 {
-		preset, err := netDefault(fd)
+		netDefault, err := Addr.read(fd) // package net sets it for a multicast address
 		if err != nil {
-			s.err = err
-			return
+			return err
 		}
-		s.pending |= preset &^ off
-		on, off = on&^s.pending, off|preset
+		if netDefault == On {
+			s.pending |= set(Addr) &^ off
+			off |= set(Addr)
+		}
 	}
-	if s.err = s.write(fd, off, 0); s.err == nil {
-		s.err = s.write(fd, on, 1)
+	if err := s.write(fd, off, 0); err != nil {
+		return err
 	}
+	return s.write(fd, on, 1)
 }
 
-// bindsFirst reports whether a socket must bind before it shares: UDP with port 0
-// on Linux. A sharing UDP socket that asks Linux for any port may get one that
-// another sharing socket has: 272 to 289 of 4000 did (measured, 6.18). Shared
-// after the bind, the port is its own, and later sockets still join it.
-func (s *optionSetter) bindsFirst() bool {
-	return s.setAfterBind && (s.dial || anyUDPPort(s.network, s.address))
-}
-
+// anyUDPPort reports whether a socket must bind before it shares: UDP with port 0 on
+// Linux. Port 0 can return a port of another sharing socket to a sharing UDP socket, as
+// for 272 to 289 of 4000 sockets (6.18). If the socket shares only after the bind, no other
+// socket has its port, and later sockets still join it.
 func anyUDPPort(network, address string) bool {
 	return udpBindsFirst && strings.HasPrefix(network, "udp") && strings.HasSuffix(address, ":0")
 }
 
-// afterBind leaves the sharing options for after the bind, if the kernel heeds them
-// then. Where it does not (gVisor), a port that no other socket has cannot be shared:
-// what is On is unsupported, and what is preferred is dropped.
-func (s *optionSetter) afterBind(on options) (options, error) {
-	counts, err := countsAfterBind()
-	for o := Addr; o <= lastOption; o++ {
-		if !on.has(o) || !sharing.has(o) {
-			continue
-		}
-		if err != nil {
-			return on, &OptionError{Op: "probe", Option: o, Err: err}
-		}
-		if !counts && s.config.get(o) == On {
-			return on, &OptionError{Op: "set", Option: o, Err: unsupportedReason("the kernel may choose a port that another socket shares, and ignores what is set after the bind; use a port")}
+// postpone leaves sharing options for setPending, if the kernel heeds options after the
+// bind. Where it does not (gVisor), an unused port cannot be shared: On is unsupported, and
+// Prefer has no effect.
+func (s *optionSetter) postpone(list options) error {
+	if list == 0 {
+		return nil
+	}
+	err := heededAfterBind()
+	if err == nil {
+		s.pending = list
+	}
+	for o := Addr; err != nil && o <= lastOption; o++ {
+		switch {
+		case !list.has(o):
+		case !isUnsupported(err):
+			return &OptionError{Op: "probe", Option: o, Err: err}
+		case s.config.get(o) == On:
+			return &OptionError{Op: "set", Option: o, Err: err}
 		}
 	}
-	if counts {
-		s.pending = on & sharing
-		return on, nil
-	}
-	return on &^ sharing, nil
+	return nil
 }
 
-// netDefault returns the sharing option that package net has set, as it does for
-// a multicast address: SO_REUSEADDR.
-func netDefault(fd uintptr) (options, error) {
-	e := table(Addr)
-	v, err := sockopt.Get(fd, e.level, e.name)
-	switch {
-	case err != nil && !sockopt.Unsupported(err):
-		return 0, &OptionError{Op: "get", Option: Addr, Err: err}
-	case err != nil || v == 0:
-		return 0, nil
+// setPending sets the options that postpone has left on a bound socket.
+func (s *optionSetter) setPending(sc any) error {
+	if s.pending == 0 {
+		return nil
 	}
-	return set(Addr), nil
-}
-
-// setPending sets on a bound socket what was left for after the bind.
-func (s *optionSetter) setPending(sc syscall.Conn) error {
-	rc, err := sc.SyscallConn()
+	rc, err := sc.(syscall.Conn).SyscallConn()
 	if err != nil {
 		return err
 	}
-	if err := rc.Control(func(fd uintptr) { s.err = s.write(fd, s.pending, 1) }); err != nil {
-		return err
-	}
-	return s.err
+	return sockopt.Control(rc, func(fd uintptr) error { return s.write(fd, s.pending, 1) })
 }
 
-// verify reads again what is On, and what had to be cleared for that.
-func (s *optionSetter) verify(fd uintptr) {
+// verify reads the options that are On, and those that were cleared for them.
+func (s *optionSetter) verify(fd uintptr) error {
 	for o := Addr; o <= lastOption; o++ {
-		want := 0
-		if s.config.get(o) == On {
-			want = 1
-			if err := s.checkSocket(o, fd); err != nil { // IPV6_V6ONLY and the device may be others
-				s.err = &OptionError{Op: "set", Option: o, Err: err}
-				return
+		wantOn, opt := s.config.get(o) == On, o.sockOption()
+		if wantOn {
+			if err := s.checkSocket(o, fd); err != nil { // IPV6_V6ONLY and the device may have changed
+				return &OptionError{Op: "set", Option: o, Err: err}
 			}
-		} else if !s.cleared.has(o) {
+		}
+		if !wantOn && !s.cleared.has(o) || opt.name == 0 || opt.writeOnly {
 			continue
 		}
-		e := table(o)
-		if e.name == 0 || e.unreadable {
-			continue
-		}
-		v, err := sockopt.Get(fd, e.level, e.name)
-		if err == nil && (v != 0) == (want != 0) {
+		v, err := sockopt.Get(fd, opt.level, opt.name)
+		if err == nil && (v != 0) == wantOn || err != nil && !wantOn && sockopt.Unsupported(err) {
 			continue
 		}
 		if err == nil {
 			err = fmt.Errorf("%w: the caller's own Control function changed it", ErrConflict)
-		} else if want == 0 && sockopt.Unsupported(err) {
-			continue
 		}
-		s.err = &OptionError{Op: "get", Option: o, Err: err}
-		return
+		return &OptionError{Op: "get", Option: o, Err: err}
 	}
+	return nil
 }
 
-// checkSocket returns why this socket cannot have an option, if the kernel need not
-// be asked for that.
+// checkSocket returns why this socket cannot have an option, as far as that is known
+// without setting it.
 func (s *optionSetter) checkSocket(o Option, fd uintptr) error {
-	switch s.network {
+	switch network, protocol, _ := strings.Cut(s.network, ":"); network {
+	case "ip", "ip4", "ip6":
 	case "tcp", "tcp4", "tcp6", "udp", "udp4", "udp6", "unix", "unixgram", "unixpacket":
-	default:
-		if network, _, _ := strings.Cut(s.network, ":"); network != "ip" && network != "ip4" && network != "ip6" {
+		if protocol != "" {
 			return net.UnknownNetworkError(s.network)
 		}
+	default:
+		return net.UnknownNetworkError(s.network)
 	}
-	if err := checkNetwork(o, s.network, s.dial); err != nil {
+	if err := o.checkNetwork(s.network, s.dial); err != nil {
 		return err
 	}
-	if p := promised(o); p.holds&listeners != listeners && !s.dial {
+	if sup := o.support(); sup.kinds&listeners != listeners && !s.dial {
 		kind, err := s.addrKind(fd)
 		if err != nil {
 			return err
 		}
-		if _, port, _ := net.SplitHostPort(s.address); p.holds&kind == 0 && !(p.privileged&kind != 0 && isPrivileged(port)) {
-			return unsupportedReason(p.why)
+		if _, port, _ := net.SplitHostPort(s.address); sup.kinds&kind == 0 && !(sup.privileged&kind != 0 && isPrivileged(port)) {
+			return unsupportedReason(sup.reason)
 		}
 	}
-	clears := table(o).clears
-	for other := Addr; clears != 0 && other <= lastOption; other++ {
-		if clears.has(other) && s.config.get(other) == On {
+	for other := Addr; other <= lastOption; other++ {
+		if o.sockOption().conflicts.has(other) && s.config.get(other) == On {
 			return unsupportedReason("not together with " + other.String())
 		}
 	}
 	if !s.setAfterBind && !s.dial && sharing.has(o) && anyUDPPort(s.network, s.address) {
-		return misuse("for port 0 the kernel may choose a port that another socket shares; use Config.ListenPacket, or a port")
+		return fmt.Errorf("%w: for port 0 the kernel may choose a port that another socket shares; use Config.ListenPacket, or a port", os.ErrInvalid)
 	}
 	if o == Exclusive && s.config.Exclusive == On {
-		// Sockets that are bound to different devices do not conflict on Linux, and so
-		// another user can bind beside this one, then on no device (measured, 6.18).
+		// Sockets that are bound to different devices do not conflict on Linux. So
+		// another user can bind the same address on another device, then on none (6.18).
 		bound, err := sockopt.BoundToDevice(fd)
 		if err == nil && bound {
 			err = fmt.Errorf("%w: the socket is bound to a device", ErrConflict)
@@ -342,54 +321,74 @@ func (s *optionSetter) checkSocket(o Option, fd uintptr) error {
 
 // write sets the options of a set to a value, 0 or 1.
 func (s *optionSetter) write(fd uintptr, list options, value int) error {
-	for o := Addr; list != 0 && o <= lastOption; o++ {
-		if !list.has(o) {
+	for o := Addr; o <= lastOption; o++ {
+		opt := o.sockOption()
+		if !list.has(o) || opt.name == 0 || opt.tcpOnly && !strings.HasPrefix(s.network, "tcp") {
 			continue
 		}
-		e := table(o)
-		if e.name == 0 || e.tcpOnly && !strings.HasPrefix(s.network, "tcp") {
-			continue
-		}
-		op, err := e.write(fd, o, value)
+		op, err := o.write(fd, value)
 		if err == nil || s.config.get(o) != On && sockopt.Unsupported(err) {
-			continue // Prefer, Off, and what is in the way of another
+			continue // Prefer, Off, and conflicts of another option
 		}
 		return &OptionError{Op: op, Option: o, Err: err}
 	}
 	return nil
 }
 
-// write sets an option to a value and, until a change of it has been seen in this
-// process, reads it back: gVisor's setsockopt succeeds for options that it does not
-// have. It returns what failed: "set", "clear" or "get".
-func (e entry) write(fd uintptr, o Option, value int) (op string, err error) {
-	shown := e.unreadable || isShown(o)
+// write sets an option to a value. It reads the option back until a change has had an
+// effect once in this process, because setsockopt on gVisor succeeds for every unknown
+// option. write returns the operation that failed: "set", "clear" or "get".
+func (o Option) write(fd uintptr, value int) (op string, err error) {
+	opt, known := o.sockOption(), probeResults[o].Load()
+	trusted := opt.writeOnly || known != nil && *known == nil
 	op = "set"
 	if value == 0 {
 		op = "clear"
-		if !shown {
-			if v, err := sockopt.Get(fd, e.level, e.name); err != nil || v == 0 {
+		if !trusted {
+			if v, err := sockopt.Get(fd, opt.level, opt.name); err != nil || v == 0 {
 				return "get", err
 			}
 		}
 	}
-	if err := sockopt.Set(fd, e.level, e.name, value); err != nil || shown {
+	if err := sockopt.Set(fd, opt.level, opt.name, value); err != nil || trusted {
 		return op, err
 	}
-	v, err := sockopt.Get(fd, e.level, e.name)
+	v, err := sockopt.Get(fd, opt.level, opt.name)
 	if err != nil {
 		return "get", err
 	}
 	if (v != 0) != (value != 0) {
 		return op, unsupportedReason("setsockopt succeeds without effect")
 	}
-	keep(o, nil)
+	probeResults[o].Store(new(error))
 	return op, nil
 }
 
-// addrKind returns what kind of socket is about to be bound. What does not parse
-// counts as a wildcard, of which less is promised; so does a multicast address, for
-// which package net binds the wildcard.
+// read returns On or Off, or Default if the socket has no such option.
+func (o Option) read(fd uintptr) (Setting, error) {
+	opt := o.sockOption()
+	if opt.name == 0 {
+		return Default, nil
+	}
+	if opt.tcpOnly {
+		if stream, err := sockopt.Stream(fd); err == nil && !stream {
+			return Default, nil
+		}
+	}
+	switch v, err := sockopt.Get(fd, opt.level, opt.name); {
+	case err != nil && sockopt.Unsupported(err):
+		return Default, nil
+	case err != nil:
+		return Default, &OptionError{Op: "get", Option: o, Err: err}
+	case v != 0:
+		return On, nil
+	}
+	return Off, nil
+}
+
+// addrKind returns the kind of a socket before its bind. An address that does not parse
+// counts as a wildcard, for which less is guaranteed. So does a multicast address, for which
+// package net binds the wildcard.
 func (s *optionSetter) addrKind(fd uintptr) (sockKinds, error) {
 	host, _, _ := net.SplitHostPort(s.address)
 	ip, err := netip.ParseAddr(host)
@@ -402,7 +401,7 @@ func (s *optionSetter) addrKind(fd uintptr) (sockKinds, error) {
 		kind = tcp4
 	case !wildcard:
 		kind = tcp6
-	default: // package net calls a dual-stack socket "tcp6" too
+	default: // package net also calls a dual-stack socket "tcp6"
 		v6only, err := sockopt.V6Only(fd)
 		if err != nil {
 			return 0, err
@@ -415,31 +414,4 @@ func (s *optionSetter) addrKind(fd uintptr) (sockKinds, error) {
 		kind *= udp4 / tcp4
 	}
 	return kind, nil
-}
-
-// inspect reads the options of a socket.
-func inspect(fd uintptr) (Config, error) {
-	var c Config
-	for o := Addr; o <= lastOption; o++ {
-		e := table(o)
-		if e.name == 0 {
-			continue
-		}
-		if e.tcpOnly {
-			if stream, err := sockopt.Stream(fd); err == nil && !stream {
-				continue
-			}
-		}
-		v, err := sockopt.Get(fd, e.level, e.name)
-		switch {
-		case err != nil && sockopt.Unsupported(err):
-		case err != nil:
-			return Config{}, &OptionError{Op: "get", Option: o, Err: err}
-		case v != 0:
-			c.set(o, On)
-		default:
-			c.set(o, Off)
-		}
-	}
-	return c, nil
 }

@@ -8,9 +8,12 @@ import (
 	"fmt"
 	"log"
 	"net"
+	"net/netip"
 	"os"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"example.com/reuse"
 )
@@ -35,7 +38,8 @@ func ExampleConfig_Listen() {
 	// Output: true
 }
 
-// A service that nobody may take the port from. On Windows that needs asking for.
+// A service whose port no other process can take. On Windows any process of the same
+// user may otherwise bind a more specific address, and get the connections to it.
 func ExampleConfig_Listen_exclusive() {
 	l, err := reuse.Config{Exclusive: reuse.On}.Listen(context.Background(), "tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -65,40 +69,10 @@ func ExampleConfig_ListenPacket() {
 	// Output: true
 }
 
-// Dialing from the port of a listener. Both sockets have Port.
-func ExampleConfig_Dial() {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	c := reuse.Config{Port: reuse.On}
-	l, err := c.Listen(ctx, "tcp4", "127.0.0.1:0")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer l.Close()
-	peer, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer peer.Close()
-
-	conn, err := c.Dial(ctx, "tcp4", l.Addr().String(), peer.Addr().String())
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer conn.Close()
-	fmt.Println(conn.LocalAddr().String() == l.Addr().String())
-
-	_, err = c.Dial(ctx, "tcp4", l.Addr().String(), l.Addr().String())
-	fmt.Println(errors.Is(err, reuse.ErrSelfDial))
-	// Output:
-	// true
-	// true
-}
-
 // Two peers meet through their NATs: each listens, and dials the other from the port
-// that it listens on, which opens its NAT for the other. Who dials late finds that
-// there is a connection already, and accepts it.
-func Example_holePunching() {
+// that it listens on, which opens its NAT for the other. Both sockets have Port. A peer
+// that dials late finds that there is a connection already, and accepts it.
+func ExampleConfig_Dial() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	c := reuse.Config{Port: reuse.On}
@@ -158,19 +132,6 @@ func ExampleConfig_ListenConfig() {
 	// Output: tcp4
 }
 
-// Which of the options has this system?
-func ExampleOption() {
-	for o := reuse.Addr; o <= reuse.DeferPort; o++ {
-		fmt.Println(o, o.Supported() == nil)
-	}
-	// Output:
-	// Addr true
-	// Port true
-	// PortLB true
-	// Exclusive true
-	// DeferPort true
-}
-
 func ExampleOption_Supported() {
 	switch err := reuse.PortLB.Supported(); {
 	case err == nil:
@@ -183,19 +144,7 @@ func ExampleOption_Supported() {
 	// Output: several processes can share the load of a port
 }
 
-// That a system lacks an option is told from other failures, whatever errno it has for
-// that. Package syscall does not count this one.
-func ExampleOptionError_Is() {
-	lacks := os.NewSyscallError("setsockopt", syscall.ENOPROTOOPT)
-	err := &reuse.OptionError{Op: "set", Option: reuse.Port, Err: lacks}
-	fmt.Println(errors.Is(err, errors.ErrUnsupported))
-	fmt.Println(errors.Is(lacks, errors.ErrUnsupported))
-	// Output:
-	// true
-	// false
-}
-
-// What a socket has that somebody else made. A net.Listener is no syscall.Conn by
+// What a socket has that another package made. A net.Listener is no syscall.Conn by
 // itself; the listeners of package net are.
 func ExampleInspect() {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -225,4 +174,57 @@ func ExampleConfig_Control() {
 	}
 	fmt.Println(c.Addr)
 	// Output: Off
+}
+
+// listenMulticast makes a receiver of an IPv4 group, on the interface that has
+// an address; 0.0.0.0 lets the kernel choose one.
+func listenMulticast(group netip.AddrPort, iface netip.Addr) (*net.UDPConn, error) {
+	// Linux and Solaris need Addr, and the other systems Port.
+	c := reuse.Config{Addr: reuse.On, Port: reuse.Prefer}
+	p, err := c.ListenPacket(context.Background(), "udp4", group.String())
+	if err != nil {
+		return nil, err
+	}
+	conn := p.(*net.UDPConn)
+	if err := join(conn, &unix.IPMreq{Multiaddr: group.Addr().As4(), Interface: iface.As4()}); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+func join(conn *net.UDPConn, group *unix.IPMreq) error {
+	rc, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var joinErr error
+	err = rc.Control(func(fd uintptr) {
+		joinErr = unix.SetsockoptIPMreq(int(fd), unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, group)
+	})
+	return errors.Join(err, os.NewSyscallError("setsockopt IP_ADD_MEMBERSHIP", joinErr))
+}
+
+// A receiver of mDNS alongside others on the same machine, a system's own service
+// perhaps: all get every datagram. Windows joins a group in another way.
+func Example_mdns() {
+	conn, err := listenMulticast(netip.MustParseAddrPort("224.0.0.251:5353"), netip.IPv4Unspecified())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		log.Fatal(err)
+	}
+	b := make([]byte, 9000) // mDNS has no larger ones (RFC 6762, section 17)
+	for {
+		n, from, err := conn.ReadFromUDPAddrPort(b)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return
+		}
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(from, n, "bytes")
+	}
 }

@@ -3,15 +3,12 @@ package reuse_test
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"strings"
 	"time"
 
 	"example.com/reuse"
@@ -35,14 +32,6 @@ func ExampleConfig_Check() {
 	// Output: true reuse: check Exclusive: contradictory options: Exclusive On with Port On
 }
 
-func ExampleConfig_String() {
-	fmt.Println(reuse.Config{Addr: reuse.Off, PortLB: reuse.Prefer})
-	fmt.Println(reuse.Config{})
-	// Output:
-	// Addr=Off,PortLB=Prefer
-	// Default
-}
-
 // A client whose connections come from one address, of which there can be more than
 // there are ephemeral ports.
 func ExampleConfig_Dialer() {
@@ -61,65 +50,130 @@ func ExampleConfig_Dialer() {
 	}
 	client := http.Client{Transport: &http.Transport{DialContext: d.DialContext}, Timeout: 10 * time.Second}
 	defer client.CloseIdleConnections()
-	answer, err := client.Get(server.URL)
+	fmt.Print(ask(&client, server.URL))
+	// Output: hello, 127.0.0.1
+}
+
+// ask returns what a web server answers.
+func ask(client *http.Client, url string) string {
+	answer, err := client.Get(url)
 	if err != nil {
-		log.Fatal(err)
+		return err.Error()
 	}
 	defer answer.Body.Close()
 	text, err := io.ReadAll(answer.Body)
 	if err != nil {
-		log.Fatal(err)
+		return err.Error()
 	}
-	fmt.Print(string(text))
-	// Output: hello, 127.0.0.1
+	return string(text)
 }
 
-func ExampleOption_String() {
-	fmt.Println(reuse.PortLB, reuse.DeferPort)
-	// Output: PortLB DeferPort
-}
-
-// The address of a server that is started twice by accident is in use. One that is
-// to run several times says so.
+// Prefer does without an option that the system lacks, and nothing else: the port of a
+// listener that does not share is in use.
 func ExampleSetting() {
-	flags := flag.NewFlagSet("server", flag.ContinueOnError)
-	share := flags.Bool("share", false, "let other servers have the port, too")
-	if err := flags.Parse([]string{"-share"}); err != nil {
+	ctx := context.Background()
+	alone, err := net.Listen("tcp4", "127.0.0.1:0") // without the option
+	if err != nil {
 		log.Fatal(err)
 	}
-	var c reuse.Config
-	if *share {
-		c.PortLB = reuse.On
-	}
-	fmt.Println(c)
-	// Output: PortLB=On
-}
+	defer alone.Close()
 
-func ExampleSetting_String() {
-	fmt.Println(reuse.Default, reuse.On, reuse.Off, reuse.Prefer)
-	// Output: Default On Off Prefer
+	c := reuse.Config{PortLB: reuse.Prefer}
+	_, err = c.Listen(ctx, "tcp4", alone.Addr().String())
+	fmt.Println("refused:", err != nil)
+
+	l, err := c.Listen(ctx, "tcp4", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer l.Close()
+	if err := reuse.PortLB.Supported(); err != nil {
+		log.Print("this process serves alone: ", err)
+	}
+	// Output: refused: true
 }
 
 // An error about an option is inside that of package net.
 func ExampleOptionError() {
-	// Only a dialed socket can choose its port late.
+	// Only a dialed socket can choose its port when it connects.
 	_, err := reuse.Config{DeferPort: reuse.On}.Listen(context.Background(), "tcp4", "127.0.0.1:0")
 	var o *reuse.OptionError
 	if errors.As(err, &o) {
-		fmt.Println(o.Op, o.Option)
+		fmt.Println(o.Op, o.Option, errors.Is(err, errors.ErrUnsupported))
 	}
-	// Output: set DeferPort
+	// Output: set DeferPort true
 }
 
-func ExampleOptionError_Error() {
-	err := reuse.Config{PortLB: reuse.On, Port: reuse.Off}.Check()
-	fmt.Println(err)
-	// Output: reuse: check PortLB: contradictory options: PortLB On with Port Off
+// One of several processes on a port.
+func Example() {
+	ctx := context.Background()
+	l, err := reuse.Config{PortLB: reuse.On}.Listen(ctx, "tcp4", ":8080")
+	if err != nil {
+		log.Fatal(err) // also where the kernel does not spread connections
+	}
+	log.Fatal(http.Serve(l, nil))
 }
 
-// What is wrapped is found through an OptionError.
-func ExampleOptionError_Unwrap() {
-	err := reuse.Config{Addr: 77}.Check()
-	fmt.Println(errors.Is(err, os.ErrInvalid), strings.HasSuffix(err.Error(), errors.Unwrap(err).Error()))
-	// Output: true true
+// listeners opens n listeners at one address, over which the kernel spreads new
+// connections. Where it spreads nothing, it is one.
+func listeners(ctx context.Context, n int, network, address string) (list []net.Listener, err error) {
+	c := reuse.Config{PortLB: reuse.On}
+	if errors.Is(reuse.PortLB.Supported(), errors.ErrUnsupported) {
+		n, c = 1, reuse.Config{}
+	}
+	for range n {
+		l, err := c.Listen(ctx, network, address)
+		if err != nil {
+			for _, l := range list {
+				l.Close()
+			}
+			return nil, err
+		}
+		list = append(list, l)
+		address = l.Addr().String() // if it was port 0, all have the same one
+	}
+	return list, nil
+}
+
+// A web server with an accept queue for each of its listeners. The listeners are those
+// of package net, so that whatever has a Serve(net.Listener) takes them, as gRPC does.
+func Example_listeners() {
+	list, err := listeners(context.Background(), 4, "tcp4", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	srv := &http.Server{
+		Handler:           http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "hello") }),
+		ReadHeaderTimeout: 5 * time.Second,
+	}
+	served := make(chan error, len(list))
+	for _, l := range list {
+		go func() { served <- srv.Serve(l) }()
+	}
+	client := http.Client{Timeout: 10 * time.Second}
+	fmt.Print(ask(&client, "http://"+list[0].Addr().String())) // one of them answers
+
+	srv.Close() // and the listeners with it
+	for range list {
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			log.Fatal(err)
+		}
+	}
+	// Output: hello
+}
+
+// A socket for QUIC. The sessions are lost if other sockets come to share its port,
+// or leave it: the kernel then gives their datagrams to another socket. So the socket is
+// Exclusive, where the system can promise that.
+func Example_quic() {
+	conn, err := reuse.Config{Exclusive: reuse.Prefer}.ListenPacket(context.Background(), "udp4", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer conn.Close()
+	// With quic-go: quic.Transport{Conn: udp}. All sessions, those that it accepts and
+	// those that it dials, go through this one socket.
+	udp, ok := conn.(*net.UDPConn) // whose further methods a library may want
+	fmt.Println(ok, udp.LocalAddr().Network())
+	// Output: true udp
 }

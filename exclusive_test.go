@@ -1,14 +1,9 @@
 package reuse_test
 
 import (
-	"bufio"
-	"context"
 	"errors"
-	"fmt"
-	"io"
 	"net"
 	"runtime"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,75 +15,26 @@ import (
 	"example.com/reuse/internal/testproc"
 )
 
-// binder is a child that tries to bind: each line of input is a network, an
-// address and the settings of the options; it answers "ok" or the error, and
-// closes what it bound.
-func binder(_ []string, in *bufio.Scanner, out io.Writer) error {
-	for in.Scan() {
-		words := strings.Fields(in.Text())
-		var c reuse.Config
-		for i, o := range all {
-			n, err := strconv.Atoi(words[2+i])
-			if err != nil {
-				return err
-			}
-			if s := reuse.Setting(n); s != reuse.Default {
-				setField(&c, o, s)
-			}
-		}
-		answer := "ok"
-		if err := bind(context.Background(), c, words[0], words[1]); err != nil {
-			answer = strings.ReplaceAll(err.Error(), "\n", " ")
-		}
-		fmt.Fprintln(out, answer)
-	}
-	return in.Err()
-}
-
-// bind binds, and listens, and closes.
-func bind(ctx context.Context, c reuse.Config, network, address string) error {
-	s, _, err := open(ctx, c, network, address)
-	if err != nil {
-		return err
-	}
-	return s.Close()
-}
-
-func setField(c *reuse.Config, o reuse.Option, s reuse.Setting) {
-	switch o {
-	case reuse.Addr:
-		c.Addr = s
-	case reuse.Port:
-		c.Port = s
-	case reuse.PortLB:
-		c.PortLB = s
-	case reuse.Exclusive:
-		c.Exclusive = s
-	case reuse.DeferPort:
-		c.DeferPort = s
-	}
-}
-
 // exclusiveHolds says where Exclusive holds on this system.
 func exclusiveHolds(network, address string) bool {
 	host := hostOf(address)
 	wildcard := host == "" || host == "0.0.0.0" || host == "::"
-	switch runtime.GOOS {
-	case "linux", "android":
+	switch goos() {
+	case "linux":
 		if wildcard {
 			return network == "tcp" || network == "udp"
 		}
 		return network[0] == 't'
 	case "windows", "solaris", "illumos":
 		return true
-	case "openbsd", "netbsd", "darwin", "ios":
+	case "openbsd", "netbsd", "darwin":
 		return !wildcard
 	}
 	return false
 }
 
-// Where Exclusive holds, no way to bind the address succeeds, from this process
-// or another. Where it does not, it is refused, and says so.
+// Where Exclusive holds, no way to bind the address succeeds. Where it does not, it is
+// refused, and says so.
 func TestExclusive(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -109,47 +55,29 @@ func TestExclusive(t *testing.T) {
 		t.Run(tt.network+" "+tt.address, func(t *testing.T) {
 			t.Parallel()
 			needNetwork(t, tt.network)
-			c := reuse.Config{Exclusive: reuse.On}
-			s, at, err := open(t.Context(), c, tt.network, tt.address)
+			s, err := open(t.Context(), reuse.Config{Exclusive: reuse.On}, tt.network, tt.address)
 			if !exclusiveHolds(tt.network, tt.address) {
-				require.ErrorIs(t, err, errors.ErrUnsupported)
-				var oe *reuse.OptionError
-				require.ErrorAs(t, err, &oe)
-				assert.Equal(t, reuse.Exclusive, oe.Option)
-				// Prefer carries on.
+				isOptionError(t, err, reuse.Exclusive, errors.ErrUnsupported)
 				require.NoError(t, bind(t.Context(), reuse.Config{Exclusive: reuse.Prefer}, tt.network, tt.address))
 				return
 			}
 			require.NoError(t, err)
 			defer s.Close()
-			got, err := reuse.Inspect(s)
-			require.NoError(t, err)
-			switch runtime.GOOS {
-			case "windows", "solaris", "illumos":
-				assert.Equal(t, reuse.On, got.Exclusive)
-			default:
-				assert.Equal(t, reuse.Default, got.Exclusive)
-				assert.NotEqual(t, reuse.On, got.Port)
-			}
-			if runtime.GOOS == "linux" && tt.network[0] == 't' {
+			got := inspect(t, s)
+			assert.NotEqual(t, reuse.On, got.Port)
+			if goos() == "linux" && tt.network[0] == 't' {
 				assert.Equal(t, testproc.OnGVisor(), got.Addr == reuse.Off, "a fast restart needs it")
 			}
-
-			port := portOf(at)
-			other := testproc.Start(t, "binder")
-			if strings.HasPrefix(tt.network, "udp") && onWine() {
+			if tt.network[0] == 'u' && onWine() {
 				t.Skip("Wine has Linux's rules for UDP")
 			}
 			for _, rival := range tt.rivals {
 				network, host, _ := strings.Cut(rival, " ")
-				configs(func(c reuse.Config) {
+				configs(len(all), func(c reuse.Config) {
 					if c.Addr == reuse.Prefer || c.Port == reuse.Prefer || c.PortLB != reuse.Default || c.DeferPort != reuse.Default || c.Check() != nil {
 						return // nothing new to the kernel
 					}
-					address := net.JoinHostPort(host, port)
-					assert.Error(t, bind(t.Context(), c, network, address), "%s %s %v", network, address, c)
-					answer := other.Ask(network, address, fmt.Sprintf("%d %d %d %d %d", c.Addr, c.Port, c.PortLB, c.Exclusive, c.DeferPort))
-					assert.NotEqual(t, "ok", answer, "another process: %s %s %v", network, address, c)
+					assert.Error(t, bind(t.Context(), c, network, net.JoinHostPort(host, portOf(s))), "%s %v", rival, c)
 				})
 			}
 		})
@@ -161,64 +89,50 @@ func TestExclusive(t *testing.T) {
 //
 // It is not parallel: while another test starts a process, that has the listener's
 // descriptor until it calls exec, and the listener lives on.
-func TestExclusiveRestart(t *testing.T) {
-	if runtime.GOOS == "js" || runtime.GOOS == "wasip1" {
-		t.Skip("no options here")
-	}
+func TestExclusiveListenerRestarts(t *testing.T) {
 	c := reuse.Config{Exclusive: reuse.On}
 	l, err := c.Listen(t.Context(), "tcp4", "127.0.0.1:0")
-	if err != nil {
-		require.ErrorIs(t, err, errors.ErrUnsupported)
-		t.Skipf("not here: %v", err)
-	}
-	client, err := net.Dial("tcp4", l.Addr().String())
+	supportedHere(t, err)
+	client, err := net.Dial("tcp4", local(l))
 	require.NoError(t, err)
 	defer discard(client)
 	server, err := l.Accept()
 	require.NoError(t, err)
 	defer discard(server)
 	require.NoError(t, l.Close())
-	again, err := c.Listen(t.Context(), "tcp4", l.Addr().String())
-	if runtime.GOOS == "solaris" || runtime.GOOS == "illumos" || runtime.GOOS == "windows" && err != nil {
-		t.Skipf("SO_EXCLBIND waits for open connections; what Windows does is not known: %v", err)
-	}
-	if testproc.OnGVisor() {
+	err = bind(t.Context(), c, "tcp4", local(l))
+	switch {
+	case runtime.GOOS == "solaris", runtime.GOOS == "illumos", runtime.GOOS == "windows" && err != nil:
+		t.Skipf("SO_EXCLBIND waits for open connections; what Windows does is unverified: %v", err)
+	case testproc.OnGVisor():
 		require.Error(t, err, "the price of clearing SO_REUSEADDR")
-		return
+	default:
+		require.NoError(t, err)
 	}
-	require.NoError(t, err)
-	require.NoError(t, again.Close())
 }
 
-// A multicast address gives a wildcard socket on which package net has set
-// SO_REUSEADDR (and SO_REUSEPORT): Exclusive takes that away.
-func TestExclusiveMulticast(t *testing.T) {
-	t.Parallel()
-	p, err := reuse.Config{Exclusive: reuse.On}.ListenPacket(t.Context(), "udp4", "239.255.7.7:0")
-	if !exclusiveHolds("udp4", "0.0.0.0:0") {
-		require.ErrorIs(t, err, errors.ErrUnsupported)
-		if runtime.GOOS != "linux" && runtime.GOOS != "android" {
-			return
-		}
-		p, err = reuse.Config{Exclusive: reuse.Prefer}.ListenPacket(t.Context(), "udp4", "239.255.7.7:0")
-	}
-	require.NoError(t, err)
-	defer p.Close()
-	got, err := reuse.Inspect(p.(syscall.Conn))
-	require.NoError(t, err)
-	if runtime.GOOS != "solaris" && runtime.GOOS != "illumos" {
-		assert.Equal(t, reuse.Off, got.Addr)
-	}
-	assert.NotEqual(t, reuse.On, got.Port)
-}
-
-// Whatever shares is taken away, also what somebody else has set before.
+// Exclusive clears what shares, also what package net has set for a multicast address,
+// and what another Control function has set before.
 func TestExclusiveClears(t *testing.T) {
 	t.Parallel()
-	needPort(t)
-	if reuse.Exclusive.Supported() != nil {
-		t.Skip("not here")
+	supportedHere(t, reuse.Exclusive.Supported())
+	const group = "239.255.7.7:0"
+	setting := reuse.On
+	if !exclusiveHolds("udp4", "0.0.0.0:0") {
+		require.ErrorIs(t, bind(t.Context(), reuse.Config{Exclusive: reuse.On}, "udp4", group), errors.ErrUnsupported)
+		setting = reuse.Prefer
 	}
+	if setting == reuse.On || goos() == "linux" {
+		p, err := open(t.Context(), reuse.Config{Exclusive: setting}, "udp4", group)
+		require.NoError(t, err)
+		defer p.Close()
+		if runtime.GOOS != "solaris" && runtime.GOOS != "illumos" { // whose SO_EXCLBIND is stronger
+			assert.Equal(t, reuse.Off, inspect(t, p).Addr)
+		}
+		assert.NotEqual(t, reuse.On, inspect(t, p).Port)
+	}
+
+	supportedHere(t, reuse.Port.Supported())
 	lc := net.ListenConfig{Control: func(network, address string, rc syscall.RawConn) error {
 		if err := (reuse.Config{Port: reuse.On}).Control(network, address, rc); err != nil {
 			return err
@@ -228,9 +142,7 @@ func TestExclusiveClears(t *testing.T) {
 	l, err := lc.Listen(t.Context(), "tcp4", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
-	got, err := reuse.Inspect(l.(syscall.Conn))
-	require.NoError(t, err)
-	if runtime.GOOS != "solaris" { // whose SO_EXCLBIND is stronger
-		assert.Equal(t, reuse.Off, got.Port)
+	if runtime.GOOS != "solaris" {
+		assert.Equal(t, reuse.Off, inspect(t, l).Port)
 	}
 }

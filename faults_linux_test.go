@@ -6,8 +6,8 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"runtime/debug"
 	"slices"
-	"strconv"
 	"syscall"
 	"testing"
 
@@ -19,419 +19,314 @@ import (
 	"example.com/reuse/internal/testproc"
 )
 
-// Every call that the library makes on a socket fails once, with every errno that it
-// may fail with. How: testproc.Faults, a seccomp filter.
+// The tests of this file are not parallel: what the library has learnt from probes is
+// the process's, and a test makes it forget that.
 
-var faultErrnos = []syscall.Errno{
-	unix.ENOPROTOOPT, unix.EOPNOTSUPP, unix.ENOSYS,
-	unix.EINVAL, unix.EPERM, unix.EACCES, unix.EADDRINUSE, unix.EADDRNOTAVAIL,
-	unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EAFNOSUPPORT, unix.EINTR,
-}
-
-// errnos are those that are tried everywhere: with -short one of each kind.
-func errnos() []syscall.Errno {
-	if testing.Short() {
-		return []syscall.Errno{unix.ENOPROTOOPT, unix.EINVAL, unix.EMFILE}
+// faultErrnos are one of each kind, and all that a call may fail with in a release. 0 is
+// a call that succeeds without effect.
+func faultErrnos() []syscall.Errno {
+	if !release {
+		return []syscall.Errno{0, unix.ENOPROTOOPT, unix.EINVAL}
 	}
-	return faultErrnos
+	return []syscall.Errno{
+		0, unix.ENOPROTOOPT, unix.EOPNOTSUPP, unix.ENOSYS,
+		unix.EINVAL, unix.EPERM, unix.EACCES, unix.EADDRINUSE, unix.EADDRNOTAVAIL,
+		unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EAFNOSUPPORT, unix.EINTR,
+	}
 }
 
 func saysUnsupported(e syscall.Errno) bool {
-	return e == unix.ENOPROTOOPT || e == unix.EOPNOTSUPP || e == unix.ENOSYS
+	return e == 0 || e == unix.ENOPROTOOPT || e == unix.EOPNOTSUPP || e == unix.ENOSYS
 }
 
-// An operation opens a socket, as this library and as package net do.
-type operation struct {
-	name   string
-	ours   func(reuse.Config) (io.Closer, error)
-	theirs func() (io.Closer, error)
+// A faultyCall is a system call that fails, and the options that need it.
+type faultyCall struct {
+	name    string
+	number  int
+	args    []testproc.Arg
+	options []reuse.Option
 }
 
-func operations(t *testing.T) []operation {
+func optionCall(number, level, name int, options ...reuse.Option) faultyCall {
+	what := map[int]string{unix.SYS_SETSOCKOPT: "setsockopt", unix.SYS_GETSOCKOPT: "getsockopt"}[number]
+	return faultyCall{fmt.Sprint(what, " ", level, " ", name), number, []testproc.Arg{{Index: 1, Value: level}, {Index: 2, Value: name}}, options}
+}
+
+var optionCalls = []faultyCall{
+	optionCall(unix.SYS_SETSOCKOPT, unix.SOL_SOCKET, unix.SO_REUSEADDR, reuse.Addr),
+	optionCall(unix.SYS_GETSOCKOPT, unix.SOL_SOCKET, unix.SO_REUSEADDR, reuse.Addr),
+	optionCall(unix.SYS_SETSOCKOPT, unix.SOL_SOCKET, unix.SO_REUSEPORT, reuse.Port, reuse.PortLB),
+	optionCall(unix.SYS_GETSOCKOPT, unix.SOL_SOCKET, unix.SO_REUSEPORT, reuse.Port, reuse.PortLB),
+	optionCall(unix.SYS_SETSOCKOPT, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, reuse.DeferPort),
+	optionCall(unix.SYS_GETSOCKOPT, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, reuse.DeferPort),
+	optionCall(unix.SYS_GETSOCKOPT, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, reuse.Exclusive),
+	optionCall(unix.SYS_GETSOCKOPT, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY), // for Exclusive on :: only
+}
+
+var netCalls = []faultyCall{
+	{name: "socket", number: unix.SYS_SOCKET},
+	{name: "socket MPTCP", number: unix.SYS_SOCKET, args: []testproc.Arg{{Index: 2, Value: unix.IPPROTO_MPTCP}}},
+	{name: "bind", number: unix.SYS_BIND},
+	{name: "listen", number: unix.SYS_LISTEN},
+	optionCall(unix.SYS_SETSOCKOPT, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY),
+}
+
+// while calls do while a call fails.
+func (c faultyCall) while(t *testing.T, errno syscall.Errno, do func()) {
+	t.Helper()
+	if err := testproc.WhileDenied(do, errno, c.number, c.args...); err != nil {
+		t.Skipf("no seccomp filter: %v", err)
+	}
+}
+
+// operations are the ways to open a socket. With the zero Config they call package net and
+// nothing else.
+func operations(t *testing.T) map[string]func(reuse.Config) (io.Closer, error) {
 	ctx := t.Context()
 	tcp, udp := peer(t, "tcp4", "127.0.0.1:0"), peer(t, "udp4", "127.0.0.1:0")
-	free, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	require.NoError(t, err)
-	port := free.LocalAddr().String()
-	require.NoError(t, free.Close())
-	var list []operation
-	for _, at := range [][2]string{{"tcp", ":0"}, {"tcp4", "127.0.0.1:0"}} {
-		list = append(list, operation{"Listen " + at[0],
-			func(c reuse.Config) (io.Closer, error) { return c.Listen(ctx, at[0], at[1]) },
-			func() (io.Closer, error) { return net.Listen(at[0], at[1]) },
-		})
+	return map[string]func(reuse.Config) (io.Closer, error){
+		"Listen dual-stack":      func(c reuse.Config) (io.Closer, error) { return c.Listen(ctx, "tcp", ":0") },
+		"Listen":                 func(c reuse.Config) (io.Closer, error) { return c.Listen(ctx, "tcp4", "127.0.0.1:0") },
+		"ListenPacket port 0":    func(c reuse.Config) (io.Closer, error) { return c.ListenPacket(ctx, "udp4", "127.0.0.1:0") },
+		"ListenPacket":           func(c reuse.Config) (io.Closer, error) { return c.ListenPacket(ctx, "udp4", "127.9.8.7:20009") },
+		"ListenPacket multicast": func(c reuse.Config) (io.Closer, error) { return c.ListenPacket(ctx, "udp4", "224.0.0.251:0") },
+		"Dial TCP":               func(c reuse.Config) (io.Closer, error) { return c.Dial(ctx, "tcp4", "127.0.0.1:0", tcp) },
+		"Dial UDP":               func(c reuse.Config) (io.Closer, error) { return c.Dial(ctx, "udp4", "127.0.0.1:0", udp) },
 	}
-	for _, at := range []string{"127.0.0.1:0", port, "224.0.0.251:0"} {
-		list = append(list, operation{"ListenPacket " + at,
-			func(c reuse.Config) (io.Closer, error) { return c.ListenPacket(ctx, "udp4", at) },
-			func() (io.Closer, error) { return net.ListenPacket("udp4", at) },
-		})
-	}
-	localhost := net.IPv4(127, 0, 0, 1)
-	for _, at := range []struct {
-		network, remote string
-		local           net.Addr
-	}{{"tcp4", tcp, &net.TCPAddr{IP: localhost}}, {"udp4", udp, &net.UDPAddr{IP: localhost}}} {
-		list = append(list, operation{"Dial " + at.network,
-			func(c reuse.Config) (io.Closer, error) { return c.Dial(ctx, at.network, "127.0.0.1:0", at.remote) },
-			func() (io.Closer, error) {
-				return (&net.Dialer{LocalAddr: at.local}).DialContext(ctx, at.network, at.remote)
-			},
-		})
-	}
-	return list
 }
 
-// faultConfigs are those with each option alone, and some with several.
-func faultConfigs() []reuse.Config {
-	list := []reuse.Config{
+// Whatever call fails, what is On is in force, or there is an error that has the errno
+// and names the option. Only a kernel without the option is forgiven, and only by Prefer
+// and Off. What package net calls is an error where it is one for package net. Nothing
+// is left open.
+func TestInForceOrErrorWhateverFails(t *testing.T) {
+	testproc.NeedDeny(t)
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // the garbage collector would close what leaks
+	configs := []reuse.Config{
 		{Addr: reuse.On, Port: reuse.On}, {Addr: reuse.Off, Port: reuse.On}, {Port: reuse.Prefer, DeferPort: reuse.Prefer},
 	}
 	for _, o := range all {
-		for _, s := range []reuse.Setting{reuse.On, reuse.Prefer, reuse.Off} {
-			list = append(list, with(o, s))
+		for _, s := range settings[1:] {
+			configs = append(configs, with(o, s))
 		}
-	}
-	return list
-}
-
-// optionsOf are the options that a call is about.
-func optionsOf(c testproc.Call) []reuse.Option {
-	if c.Number != unix.SYS_SETSOCKOPT && c.Number != unix.SYS_GETSOCKOPT {
-		return nil
-	}
-	switch [2]int{c.A, c.B} {
-	case [2]int{unix.SOL_SOCKET, unix.SO_REUSEADDR}:
-		return []reuse.Option{reuse.Addr}
-	case [2]int{unix.SOL_SOCKET, unix.SO_REUSEPORT}:
-		return []reuse.Option{reuse.Port, reuse.PortLB}
-	case [2]int{unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT}:
-		return []reuse.Option{reuse.DeferPort}
-	}
-	return nil
-}
-
-// forgiven tells whether a Config asks for an option only where there is one.
-func forgiven(c reuse.Config, call testproc.Call) bool {
-	return (call.Number == unix.SYS_SETSOCKOPT || call.Number == unix.SYS_GETSOCKOPT) &&
-		!slices.ContainsFunc(optionsOf(call), func(o reuse.Option) bool { return get(c, o) == reuse.On })
-}
-
-func distinct(calls []testproc.Call) (list []testproc.Call) {
-	for _, c := range calls {
-		if !slices.Contains(list, c) {
-			list = append(list, c)
-		}
-	}
-	return list
-}
-
-// state is what must not grow.
-type state struct{ files, goroutines int }
-
-func stateNow() state { return state{openFiles(), runtime.NumGoroutine()} }
-
-// clean is stateNow after the garbage collector, which is off otherwise: it closes what
-// leaks.
-func clean() state {
-	runtime.GC()
-	return stateNow()
-}
-
-// isBack waits until the process has no more than it had. A peer may still be closing.
-func (s state) isBack() bool {
-	for range 100_000 {
-		if now := stateNow(); now.files <= s.files && now.goroutines <= s.goroutines {
-			return true
-		}
-		runtime.Gosched()
-	}
-	return false
-}
-
-// What fails for good is an error that has the errno; if it is one of the library's own
-// calls, the option is named, and only a kernel without it is forgiven, and only by who
-// prefers. What package net calls is an error where it is one for package net.
-func TestFaults(t *testing.T) {
-	t.Parallel()
-	if !testproc.Netns(t) { // where nobody else takes ports
-		return
-	}
-	f := testproc.Faulty(t)
-	if f == nil {
-		return
-	}
-	run := func(fault testproc.Fault, open func() (io.Closer, error)) (calls []testproc.Call, hit bool, err error) {
-		var s io.Closer
-		reuse.Forget()
-		calls, hit = f.Run(fault, func() { s, err = open() })
-		if err == nil {
-			discard(s)
-		}
-		return calls, hit, err
-	}
-	failed, forgave := 0, 0
-	for _, op := range operations(t) {
-		_, _, err := run(testproc.Fault{}, op.theirs) // package net asks the kernel what it has
-		require.NoError(t, err, op.name)
-		calls, _, err := run(testproc.Fault{}, op.theirs)
-		require.NoError(t, err, op.name)
-		net := map[testproc.Fault]error{} // what package net makes of it
-		for _, call := range distinct(calls) {
-			for _, errno := range errnos() {
-				fault := testproc.Fault{Errno: errno, Call: call}
-				_, _, net[fault] = run(fault, op.theirs)
-			}
-		}
-		for i, c := range faultConfigs() {
-			calls, _, err := run(testproc.Fault{}, func() (io.Closer, error) { return op.ours(c) })
-			if err != nil {
-				var oe *reuse.OptionError
-				require.ErrorAs(t, err, &oe, "%s %v", op.name, c) // it is refused
-				continue
-			}
-			before := clean()
-			for _, call := range distinct(calls) {
-				if i >= 3 && len(optionsOf(call)) == 0 {
-					continue // it is package net's, and has been seen with those before
-				}
-				for _, errno := range errnos() {
-					what := fmt.Sprint(op.name, " ", c, ": ", call, " ", unix.ErrnoName(errno))
-					fault := testproc.Fault{Errno: errno, Call: call}
-					_, hit, err := run(fault, func() (io.Closer, error) { return op.ours(c) })
-					require.True(t, hit, what)
-					theirs, netsOwn := net[fault]
-					checkFault(t, what, c, fault, err, theirs, netsOwn)
-					if err == nil {
-						forgave++
-					} else {
-						failed++
-					}
-				}
-			}
-			require.True(t, before.isBack(), "%s %v: %v, was %v", op.name, c, stateNow(), before)
-		}
-	}
-	t.Log(failed, "failed,", forgave, "did not")
-	assert.NotZero(t, failed)
-	assert.NotZero(t, forgave)
-}
-
-func checkFault(t *testing.T, what string, c reuse.Config, fault testproc.Fault, err, theirs error, netsOwn bool) {
-	t.Helper()
-	if netsOwn {
-		// The library may need the same for itself, and be stricter.
-		if theirs != nil {
-			require.Error(t, err, what)
-		}
-		if err == nil {
-			return
-		}
-		if theirs == nil {
-			require.NotEmpty(t, optionsOf(fault.Call), "%s: %v", what, err)
-		}
-	} else {
-		options := optionsOf(fault.Call)
-		require.NotEmpty(t, options, what)
-		if forgiven(c, fault.Call) && saysUnsupported(fault.Errno) {
-			require.NoError(t, err, what)
-			return
-		}
-		var oe *reuse.OptionError
-		require.ErrorAs(t, err, &oe, what)
-		require.Contains(t, options, oe.Option, "%s: %v", what, err)
-		require.Equal(t, saysUnsupported(fault.Errno), errors.Is(err, errors.ErrUnsupported), "%s: %v", what, err)
-	}
-	var ne *net.OpError
-	require.ErrorAs(t, err, &ne, what)
-	require.ErrorIs(t, err, fault.Errno, what)
-}
-
-// Any single call fails: what is asked for is in force then, perhaps on the plain TCP
-// socket that package net falls back to, or there is an error that has the errno.
-func TestSingleFaults(t *testing.T) {
-	t.Parallel()
-	if !testproc.Netns(t) { // where nobody else takes ports
-		return
-	}
-	f := testproc.Faulty(t)
-	if f == nil {
-		return
 	}
 	failed, opened := 0, 0
-	for _, op := range operations(t) {
-		for _, c := range []reuse.Config{{}, {Port: reuse.On}, {Addr: reuse.On, Port: reuse.On}, {Exclusive: reuse.On}, {DeferPort: reuse.On}} {
-			if s, err := op.ours(c); err == nil {
-				discard(s)
-			} else {
+	for name, open := range operations(t) {
+		possible := map[reuse.Config]reuse.Config{} // and what is in force then
+		for _, c := range configs {
+			s, err := open(c)
+			var oe *reuse.OptionError
+			if errors.As(err, &oe) {
 				continue
 			}
-			before := clean()
-			for nth, hit := 1, true; hit; nth++ {
-				for _, errno := range errnos() {
+			require.NoError(t, err, "%s %v", name, c)
+			possible[c] = inspect(t, s)
+			discard(s)
+		}
+		descriptor, goroutines := freeDescriptor(t), runtime.NumGoroutine()
+		for _, call := range append(netCalls, optionCalls...) {
+			for _, errno := range faultErrnos() {
+				if errno == 0 && (call.number != unix.SYS_SETSOCKOPT || call.options == nil) {
+					continue
+				}
+				var theirs error
+				call.while(t, errno, func() { theirs = closed(open(reuse.Config{})) })
+				for c, base := range possible {
+					what := fmt.Sprintf("%s %v: %s %s", name, c, call.name, unix.ErrnoName(errno))
 					var s io.Closer
 					var err error
-					_, hit = f.Run(testproc.Fault{Errno: errno, Nth: nth}, func() { s, err = op.ours(c) })
-					what := fmt.Sprint(op.name, " ", c, ": call ", nth, " ", unix.ErrnoName(errno))
+					reuse.ForgetOptions()
+					call.while(t, errno, func() { s, err = open(c) })
 					if err != nil {
-						require.True(t, hit, what)
-						require.ErrorIs(t, err, errno, what)
 						failed++
+						checkError(t, what, c, call, errno, err, theirs)
 						continue
 					}
 					opened++
-					got, err := reuse.Inspect(s.(syscall.Conn))
-					require.NoError(t, err, what)
-					for _, o := range bits["linux"] {
-						if get(c, o) == reuse.On {
-							require.Equal(t, reuse.On, get(got, o), what)
-						}
-					}
-					if c.Exclusive == reuse.On {
-						require.Equal(t, reuse.Off, got.Port, what)
-					}
+					require.NoError(t, theirs, what)
+					checkSocket(t, what, c, base, call, errno, s)
 					discard(s)
 				}
 			}
-			require.True(t, before.isBack(), "%s %v: %v, was %v", op.name, c, stateNow(), before)
 		}
+		require.True(t, returns(t, descriptor, goroutines), name)
 	}
-	t.Log(failed, "failed,", opened, "opened")
+	t.Log(failed, "failed,", opened, "did not")
 	assert.NotZero(t, failed)
 	assert.NotZero(t, opened)
 }
 
-// What has been read back once is believed: the next Listen makes the calls that package
-// net makes, and one setsockopt.
-func TestReadBackOnce(t *testing.T) {
-	t.Parallel()
-	f := testproc.Faulty(t)
-	if f == nil {
+// needs reports whether an option that is On needs a call.
+func (c faultyCall) needs(config reuse.Config) bool {
+	return slices.ContainsFunc(c.options, func(o reuse.Option) bool { return get(config, o) == reuse.On })
+}
+
+func checkSocket(t *testing.T, what string, c, base reuse.Config, call faultyCall, errno syscall.Errno, s io.Closer) {
+	t.Helper()
+	require.False(t, call.needs(c), what)
+	for _, o := range call.options {
+		if o == reuse.Addr && testproc.OnGVisor() {
+			continue // it may be in force by package net alone
+		}
+		made := get(c, o) == reuse.Prefer && get(base, o) == reuse.On || get(c, o) == reuse.Off && o != reuse.Exclusive && call.number == unix.SYS_GETSOCKOPT
+		require.False(t, made && !saysUnsupported(errno), "%s: what is preferred or Off is forgiven", what)
+	}
+	got := inspect(t, s)
+	for _, o := range all {
+		if readable(o) && get(c, o) == reuse.On {
+			require.Equal(t, reuse.On, get(got, o), what)
+		}
+	}
+	if c.Exclusive == reuse.On {
+		require.Equal(t, reuse.Off, got.Port, what)
+	}
+}
+
+func checkError(t *testing.T, what string, c reuse.Config, call faultyCall, errno syscall.Errno, err, theirs error) {
+	t.Helper()
+	var ne *net.OpError
+	require.ErrorAs(t, err, &ne, what)
+	if errno != 0 {
+		require.ErrorIs(t, err, errno, what)
+	}
+	if theirs != nil {
 		return
 	}
-	listen := func(c reuse.Config) []testproc.Call {
-		calls, _ := f.Run(testproc.Fault{}, func() { require.NoError(t, bind(t.Context(), c, "tcp4", "127.0.0.1:0")) })
-		return calls
+	// The call is one of the library's own.
+	var oe *reuse.OptionError
+	require.ErrorAs(t, err, &oe, "%s: %v", what, err)
+	require.True(t, call.needs(c) || !saysUnsupported(errno) || c.Exclusive == reuse.On, "%s: %v", what, err)
+	require.Equal(t, saysUnsupported(errno), errors.Is(err, errors.ErrUnsupported), "%s: %v", what, err)
+	if call.options != nil {
+		require.Contains(t, call.options, oe.Option, "%s: %v", what, err)
 	}
-	listen(reuse.Config{}) // package net asks the kernel what it has
-	plain := listen(reuse.Config{})
-	reuse.Forget()
-	assert.Len(t, listen(reuse.Config{Port: reuse.On}), len(plain)+2)
-	assert.Len(t, listen(reuse.Config{Port: reuse.On}), len(plain)+1)
+}
+
+// What has been read back once is believed.
+func TestReadBackOnce(t *testing.T) {
+	testproc.NeedDeny(t)
+	reuse.ForgetOptions()
+	for _, want := range []error{unix.EINVAL, nil} {
+		var err error
+		optionCalls[3].while(t, unix.EINVAL, func() { err = bind(t.Context(), reuse.Config{Port: reuse.On}, "tcp4", "127.0.0.1:0") })
+		require.ErrorIs(t, err, want)
+		require.NoError(t, bind(t.Context(), reuse.Config{Port: reuse.On}, "tcp4", "127.0.0.1:0"))
+	}
+}
+
+// With port 0 a UDP socket shares only if a probe finds that the kernel heeds that after
+// the bind. If the probe fails, that is an error, and the next call probes again.
+func TestPortZeroProbesFirst(t *testing.T) {
+	testproc.NeedDeny(t)
+	require.NoError(t, bind(t.Context(), reuse.Config{Port: reuse.Prefer}, "udp4", "127.0.0.1:0")) // SO_REUSEPORT reads back
+	for _, tt := range []struct {
+		setting reuse.Setting
+		errno   syscall.Errno
+		op      string // of the error, if there is one
+	}{
+		{reuse.On, unix.EPERM, "probe"},
+		{reuse.Prefer, unix.EPERM, "probe"},
+		{reuse.On, 0, "set"}, // as in gVisor: the option has no effect
+		{reuse.Prefer, 0, ""},
+	} {
+		reuse.ForgetRules()
+		var s socket
+		var err error
+		optionCalls[0].while(t, tt.errno, func() { s, err = open(t.Context(), with(reuse.Port, tt.setting), "udp4", "127.0.0.1:0") })
+		if tt.op == "" {
+			require.NoError(t, err)
+			assert.Equal(t, reuse.Off, inspect(t, s).Port)
+			require.NoError(t, s.Close())
+			continue
+		}
+		var oe *reuse.OptionError
+		require.ErrorAs(t, err, &oe)
+		assert.Equal(t, reuse.OptionError{Op: tt.op, Option: reuse.Port, Err: oe.Err}, *oe)
+		assert.Equal(t, tt.errno != 0, errors.Is(err, unix.EPERM))
+		assert.Equal(t, tt.op == "set", errors.Is(err, errors.ErrUnsupported))
+	}
+	reuse.ForgetRules()
 }
 
 // Inspect says Default where there is no option, and otherwise which one it could not
 // read.
-func TestInspectFaults(t *testing.T) {
+func TestInspectReportsFaults(t *testing.T) {
 	t.Parallel()
-	if !testproc.Netns(t) { // where nobody else takes ports
-		return
-	}
-	f := testproc.Faulty(t)
-	if f == nil {
-		return
-	}
-	for _, network := range []string{"tcp4", "udp4"} {
-		s, _, err := open(t.Context(), reuse.Config{Port: reuse.On}, network, "127.0.0.1:0")
-		require.NoError(t, err)
-		calls, _ := f.Run(testproc.Fault{}, func() { _, err = reuse.Inspect(s) })
-		require.NoError(t, err)
-		require.NotEmpty(t, calls)
-		before := clean()
-		for _, call := range distinct(calls) {
-			for _, errno := range faultErrnos {
-				var got reuse.Config
-				f.Run(testproc.Fault{Errno: errno, Call: call}, func() { got, err = reuse.Inspect(s) })
-				options := optionsOf(call)
-				if saysUnsupported(errno) {
-					require.NoError(t, err, call)
-					for _, o := range options {
-						require.Equal(t, reuse.Default, get(got, o), call)
-					}
-					continue
-				}
-				var oe *reuse.OptionError
-				require.ErrorAs(t, err, &oe, call)
-				require.Equal(t, "get", oe.Op, call)
-				require.Contains(t, options, oe.Option, call)
-				require.ErrorIs(t, err, errno, call)
-				require.Equal(t, reuse.Config{}, got, call)
-			}
-		}
-		require.True(t, before.isBack(), network)
-		require.NoError(t, s.Close())
-	}
-}
-
-// A probe that got no socket, or that failed otherwise, tells nothing and is tried again;
-// that there is an option, or none, is known for good.
-func TestSupportedFaults(t *testing.T) {
-	t.Parallel()
-	for _, last := range []syscall.Errno{0, unix.ENOPROTOOPT, unix.EOPNOTSUPP, unix.ENOSYS} {
-		t.Run(strconv.Itoa(int(last)), func(t *testing.T) {
-			t.Parallel()
-			if f := testproc.Faulty(t); f != nil {
-				supportedFaults(t, f, last)
-			}
-		})
-	}
-}
-
-func supportedFaults(t *testing.T, f *testproc.Faults, last syscall.Errno) {
-	// What package net finds out once is not the probe's.
-	l, err := net.Listen("tcp", ":0")
+	testproc.NeedDeny(t)
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	require.NoError(t, err)
-	require.NoError(t, l.Close())
-	before := clean()
-	probe := func(o reuse.Option) (calls []testproc.Call) {
-		calls, _ = f.Run(testproc.Fault{}, func() { err = o.Supported() })
-		return calls
-	}
-	require.Empty(t, probe(reuse.Exclusive), "the kernel guarantees it")
-	require.NoError(t, err)
-	for _, o := range []reuse.Option{reuse.Addr, reuse.Port, reuse.PortLB, reuse.DeferPort} {
-		set := map[reuse.Option]testproc.Call{
-			reuse.Addr:      {A: unix.SOL_SOCKET, B: unix.SO_REUSEADDR},
-			reuse.Port:      {A: unix.SOL_SOCKET, B: unix.SO_REUSEPORT},
-			reuse.PortLB:    {A: unix.SOL_SOCKET, B: unix.SO_REUSEPORT},
-			reuse.DeferPort: {A: unix.IPPROTO_IP, B: unix.IP_BIND_ADDRESS_NO_PORT},
-		}[o]
-		set.Number = unix.SYS_SETSOCKOPT
-		inconclusive := func(errno syscall.Errno, calls ...testproc.Call) {
-			t.Helper()
-			for _, call := range calls {
-				what := fmt.Sprint(o, ": ", call, " ", unix.ErrnoName(errno))
-				_, hit := f.Run(testproc.Fault{Errno: errno, Call: call}, func() { err = o.Supported() })
-				require.True(t, hit, what)
-				var oe *reuse.OptionError
-				require.ErrorAs(t, err, &oe, what)
-				require.Equal(t, reuse.OptionError{Op: "probe", Option: o, Err: oe.Err}, *oe, what)
-				require.ErrorIs(t, err, errno, what)
-				require.NotErrorIs(t, err, errors.ErrUnsupported, what)
-			}
-		}
-		for _, errno := range faultErrnos {
-			inconclusive(errno, testproc.Call{Number: unix.SYS_SOCKET})
-			if !saysUnsupported(errno) {
-				inconclusive(errno, set)
-			}
-		}
-		if o == reuse.Addr && last != 0 {
-			inconclusive(last, set) // package net has set it before, and failed
-			require.NotEmpty(t, probe(o), "it is tried again")
-			require.NoError(t, err)
+	defer l.Close()
+	for _, call := range optionCalls[:6] {
+		if call.number != unix.SYS_GETSOCKOPT || call.options[0] == reuse.DeferPort && testproc.OnGVisor() {
 			continue
 		}
-		f.Run(testproc.Fault{Errno: last, Call: set}, func() { err = o.Supported() })
-		if last == 0 {
-			require.NoError(t, err)
-		} else {
-			require.ErrorIs(t, err, last)
-			require.ErrorIs(t, err, errors.ErrUnsupported)
+		for _, errno := range faultErrnos()[1:] {
+			var got reuse.Config
+			call.while(t, errno, func() { got, err = reuse.Inspect(l.(syscall.Conn)) })
+			if saysUnsupported(errno) {
+				require.NoError(t, err, call.name)
+				for _, o := range call.options {
+					require.Equal(t, reuse.Default, get(got, o), call.name)
+				}
+				continue
+			}
+			var oe *reuse.OptionError
+			require.ErrorAs(t, err, &oe, call.name)
+			require.Equal(t, "get", oe.Op, call.name)
+			require.Contains(t, call.options, oe.Option, call.name)
+			require.ErrorIs(t, err, errno, call.name)
+			require.Equal(t, reuse.Config{}, got, call.name)
 		}
-		known := err
-		require.Empty(t, probe(o), "%v is known", o)
-		require.Equal(t, known, err)
 	}
-	require.True(t, before.isBack())
+}
+
+// A probe that gets no socket, or that fails otherwise, is inconclusive and is made again.
+// That there is an option, or none, is known from then on.
+func TestSupportedReportsFaults(t *testing.T) {
+	testproc.NeedDeny(t)
+	socket := netCalls[0]
+	for i, o := range []reuse.Option{reuse.Addr, reuse.Port, reuse.DeferPort} {
+		if o == reuse.DeferPort && testproc.OnGVisor() {
+			continue
+		}
+		var err error
+		supported := func() { err = o.Supported() }
+		for _, call := range []faultyCall{socket, optionCalls[2*i]} {
+			for _, errno := range append(faultErrnos(), unix.EOPNOTSUPP, unix.ENOSYS) {
+				if errno == 0 && call.number == unix.SYS_SOCKET {
+					continue // always has an effect
+				}
+				what := fmt.Sprint(o, ": ", call.name, " ", unix.ErrnoName(errno))
+				byNet := call.number == unix.SYS_SOCKET || o == reuse.Addr && errno != 0 // package net sets SO_REUSEADDR before
+				conclusive := saysUnsupported(errno) && !byNet
+				reuse.ForgetOptions()
+				call.while(t, errno, supported)
+				failure := err
+				var oe *reuse.OptionError
+				require.ErrorAs(t, failure, &oe, what)
+				require.Equal(t, reuse.OptionError{Op: "probe", Option: o, Err: oe.Err}, *oe, what)
+				require.Equal(t, conclusive, errors.Is(failure, errors.ErrUnsupported), what)
+				if errno != 0 {
+					require.ErrorIs(t, failure, errno, what)
+					assert.Contains(t, failure.Error(), errno.Error(), what)
+				}
+				var ne *net.OpError
+				require.Equal(t, byNet, errors.As(failure, &ne), what)
+				supported()
+				if conclusive {
+					require.Equal(t, failure, err, "%s: it is known", what)
+				} else {
+					require.NoError(t, err, "%s: the probe is made again", what)
+				}
+			}
+		}
+		reuse.ForgetOptions()
+		supported()
+		require.NoError(t, err)
+		socket.while(t, unix.EMFILE, supported)
+		require.NoError(t, err, "%v is known, and needs no socket", o)
+	}
+	var err error
+	socket.while(t, unix.EMFILE, func() { err = reuse.Exclusive.Supported() })
+	require.NoError(t, err, "the kernel guarantees it")
 }

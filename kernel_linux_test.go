@@ -1,12 +1,10 @@
 package reuse_test
 
 import (
-	"bufio"
 	"errors"
-	"fmt"
-	"io"
 	"net"
 	"os"
+	"runtime"
 	"strconv"
 	"syscall"
 	"testing"
@@ -16,83 +14,54 @@ import (
 	"golang.org/x/sys/unix"
 
 	"example.com/reuse"
+	"example.com/reuse/internal/sockopt"
 	"example.com/reuse/internal/testproc"
 )
 
-// Linux only: the kernel's own view, Multipath TCP, ephemeral ports, and what
-// happens when the kernel says no.
-
-var systemChildren = map[string]testproc.Child{
-	"starved":  starved,
-	"refused":  refused,
-	"filtered": filtered,
-	"ignored":  ignored,
-	"stranger": stranger,
-}
-
 // sockoptOf reads an option without the package under test.
-func sockoptOf(t testing.TB, sc syscall.Conn, level, name int) int {
+func sockoptOf(t testing.TB, s any, level, name int) (v int, err error) {
 	t.Helper()
-	rc, err := sc.SyscallConn()
+	rc, err := s.(syscall.Conn).SyscallConn()
 	require.NoError(t, err)
-	var v int
-	var serr error
-	require.NoError(t, rc.Control(func(fd uintptr) { v, serr = unix.GetsockoptInt(int(fd), level, name) }))
-	require.NoError(t, serr)
-	return v
+	err = sockopt.Control(rc, func(fd uintptr) (err error) {
+		v, err = sockopt.Get(fd, level, name)
+		return err
+	})
+	return v, err
 }
 
-// lacks says whether a socket does not have an option that others of its system
-// have: before 6.12, Multipath TCP sockets have no IP_BIND_ADDRESS_NO_PORT (6.1.176
-// and 6.1.192: EOPNOTSUPP, measured), and gVisor's none.
-func lacks(t testing.TB, sc syscall.Conn, o reuse.Option) bool {
-	t.Helper()
-	if o != reuse.DeferPort || !testproc.OnGVisor() && sockoptOf(t, sc, unix.SOL_SOCKET, unix.SO_PROTOCOL) != unix.IPPROTO_MPTCP {
-		return false
-	}
-	rc, err := sc.SyscallConn()
-	require.NoError(t, err)
-	require.NoError(t, rc.Control(func(fd uintptr) {
-		_, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT)
-	}))
-	if err != nil && !testproc.OnGVisor() {
-		require.ErrorIs(t, err, unix.EOPNOTSUPP)
-	}
-	return err != nil
-}
-
+// Inspect reports what the kernel has. Before 6.12 Multipath TCP sockets have no
+// IP_BIND_ADDRESS_NO_PORT (6.1.176 and 6.1.192: EOPNOTSUPP, measured), and gVisor's none.
 func TestInspectAgainstKernel(t *testing.T) {
 	t.Parallel()
-	numbers := map[reuse.Option][2]int{
-		reuse.Addr:      {unix.SOL_SOCKET, unix.SO_REUSEADDR},
-		reuse.Port:      {unix.SOL_SOCKET, unix.SO_REUSEPORT},
-		reuse.PortLB:    {unix.SOL_SOCKET, unix.SO_REUSEPORT},
-		reuse.DeferPort: {unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT},
-	}
 	remote := peer(t, "tcp4", "127.0.0.1:0")
 	for _, c := range []reuse.Config{
 		{}, {Addr: reuse.Off}, {Port: reuse.On}, {Addr: reuse.On, PortLB: reuse.On}, {Exclusive: reuse.On}, {DeferPort: reuse.On},
 	} {
-		if c.DeferPort == reuse.On && reuse.DeferPort.Supported() != nil {
-			continue
-		}
 		var s any
 		var err error
-		if c.DeferPort == reuse.On {
+		if c.DeferPort != reuse.On {
+			s, err = c.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+		} else if reuse.DeferPort.Supported() == nil {
 			s, err = c.Dial(t.Context(), "tcp4", "127.0.0.1:0", remote)
 		} else {
-			s, err = c.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+			continue
 		}
 		require.NoError(t, err)
-		got, err := reuse.Inspect(s.(syscall.Conn))
-		require.NoError(t, err)
-		for o, n := range numbers {
-			if lacks(t, s.(syscall.Conn), o) {
-				assert.Equal(t, reuse.Default, get(got, o), "%v %v", c, o)
-				continue
-			}
+		defer discard(s.(socket))
+		got := inspect(t, s)
+		for o, n := range map[reuse.Option][2]int{
+			reuse.Addr:      {unix.SOL_SOCKET, unix.SO_REUSEADDR},
+			reuse.Port:      {unix.SOL_SOCKET, unix.SO_REUSEPORT},
+			reuse.PortLB:    {unix.SOL_SOCKET, unix.SO_REUSEPORT},
+			reuse.DeferPort: {unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT},
+		} {
 			want := reuse.Off
-			if sockoptOf(t, s.(syscall.Conn), n[0], n[1]) != 0 {
+			if v, err := sockoptOf(t, s, n[0], n[1]); err != nil {
+				require.Equal(t, reuse.DeferPort, o, err)
+				require.True(t, testproc.OnGVisor() || isMPTCP(t, s) && errors.Is(err, unix.EOPNOTSUPP), err)
+				want = reuse.Default
+			} else if v != 0 {
 				want = reuse.On
 			}
 			assert.Equal(t, want, get(got, o), "%v %v", c, o)
@@ -100,12 +69,7 @@ func TestInspectAgainstKernel(t *testing.T) {
 				assert.Equal(t, asked, want, "%v %v", c, o)
 			}
 		}
-		discard(s.(io.Closer))
 	}
-}
-
-func TestInspectNoSocket(t *testing.T) {
-	t.Parallel()
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	defer r.Close()
@@ -117,8 +81,10 @@ func TestInspectNoSocket(t *testing.T) {
 	assert.Equal(t, reuse.Config{}, c)
 }
 
-func isMPTCP(t testing.TB, l net.Listener) bool {
-	return sockoptOf(t, l.(syscall.Conn), unix.SOL_SOCKET, unix.SO_PROTOCOL) == unix.IPPROTO_MPTCP
+func isMPTCP(t testing.TB, s any) bool {
+	protocol, err := sockoptOf(t, s, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	require.NoError(t, err)
+	return protocol == unix.IPPROTO_MPTCP
 }
 
 // A listener is MPTCP exactly when package net would have made it so.
@@ -131,23 +97,20 @@ func TestMPTCPAsPackageNet(t *testing.T) {
 			if mode != "default" {
 				base.SetMultipathTCP(mode == "on")
 			}
-			plain, err := base.Listen(t.Context(), network, loopback(network))
-			require.NoError(t, err)
+			isMPTCP := func(l net.Listener, err error) bool {
+				require.NoError(t, err)
+				defer l.Close()
+				return isMPTCP(t, l)
+			}
+			plain := isMPTCP(base.Listen(t.Context(), network, loopback(network)))
 			for _, c := range []reuse.Config{{Addr: reuse.On}, {Port: reuse.On}, {PortLB: reuse.On}, {Exclusive: reuse.On}} {
 				lc, err := c.ListenConfig(base)
 				require.NoError(t, err)
-				ours, err := lc.Listen(t.Context(), network, loopback(network))
-				require.NoError(t, err)
-				assert.Equal(t, isMPTCP(t, plain), isMPTCP(t, ours), "%s %s %v", network, mode, c)
-				require.NoError(t, ours.Close())
+				assert.Equal(t, plain, isMPTCP(lc.Listen(t.Context(), network, loopback(network))), "%s %s %v", network, mode, c)
 				if mode == "default" {
-					ours, err := c.Listen(t.Context(), network, loopback(network))
-					require.NoError(t, err)
-					assert.Equal(t, isMPTCP(t, plain), isMPTCP(t, ours), "%s %v", network, c)
-					require.NoError(t, ours.Close())
+					assert.Equal(t, plain, isMPTCP(c.Listen(t.Context(), network, loopback(network))), "%s %v", network, c)
 				}
 			}
-			require.NoError(t, plain.Close())
 		}
 	}
 }
@@ -156,43 +119,49 @@ func TestMPTCPAsPackageNet(t *testing.T) {
 // base's Control says is heard as in package net.
 func TestMPTCPFallback(t *testing.T) {
 	t.Parallel()
-	var mptcp net.ListenConfig
-	mptcp.SetMultipathTCP(true)
-	probe, err := mptcp.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+	var base net.ListenConfig
+	base.SetMultipathTCP(true)
+	probe, err := base.Listen(t.Context(), "tcp4", "127.0.0.1:0")
 	require.NoError(t, err)
+	defer probe.Close()
 	tries := 1
 	if isMPTCP(t, probe) {
 		tries = 2
 	}
-	require.NoError(t, probe.Close())
-
 	calls := 0
-	base := mptcp
-	base.Control = func(string, string, syscall.RawConn) error {
+	listen := func(control func(rc syscall.RawConn) error) (net.Listener, error) {
+		base.Control = func(_, _ string, rc syscall.RawConn) error { return control(rc) }
+		lc, err := reuse.Config{Port: reuse.On}.ListenConfig(base)
+		require.NoError(t, err)
+		return lc.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+	}
+	err = closed(listen(func(syscall.RawConn) error {
 		calls++
 		return os.NewSyscallError("bpf", unix.EPERM)
-	}
-	lc, err := reuse.Config{Port: reuse.On}.ListenConfig(base)
-	require.NoError(t, err)
-	_, err = lc.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+	}))
 	assert.ErrorIs(t, err, unix.EPERM)
 	assert.Equal(t, tries, calls)
 
-	base.Control = func(_, _ string, rc syscall.RawConn) error {
-		if sockoptOf(t, rawConn{rc}, unix.SOL_SOCKET, unix.SO_PROTOCOL) == unix.IPPROTO_MPTCP {
+	l, err := listen(func(rc syscall.RawConn) error {
+		if isMPTCP(t, rawConn{RawConn: rc}) {
 			return unix.EPERM
 		}
 		return nil
-	}
-	lc, err = reuse.Config{Port: reuse.On}.ListenConfig(base)
-	require.NoError(t, err)
-	l, err := lc.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+	})
 	require.NoError(t, err)
 	defer l.Close()
 	assert.False(t, isMPTCP(t, l))
-	got, err := reuse.Inspect(l.(syscall.Conn))
+	assert.Equal(t, reuse.On, inspect(t, l).Port)
+}
+
+// sysctl sets a sysctl of the test's network namespace, or skips the test.
+func sysctl(t *testing.T, name, value string) {
+	t.Helper()
+	err := os.WriteFile("/proc/sys/net/"+name, []byte(value), 0)
+	if errors.Is(err, os.ErrPermission) || errors.Is(err, unix.EROFS) || errors.Is(err, os.ErrNotExist) {
+		t.Skipf("%s cannot be set: %v", name, err)
+	}
 	require.NoError(t, err)
-	assert.Equal(t, reuse.On, got.Port)
 }
 
 // With ten ephemeral ports one address holds ten connections, or ten to each
@@ -202,102 +171,73 @@ func TestDeferPort(t *testing.T) {
 	if !testproc.Netns(t) {
 		return
 	}
-	if err := reuse.DeferPort.Supported(); err != nil {
-		t.Skip(err)
-	}
-	err := os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40009"), 0)
-	if errors.Is(err, os.ErrPermission) || errors.Is(err, unix.EROFS) {
-		t.Skipf("the ports cannot be restricted: %v", err)
-	}
-	require.NoError(t, err)
-	// Listeners outside the range.
-	remotes := make([]string, 2)
-	for i := range remotes {
-		remotes[i] = peer(t, "tcp4", "127.0.0.1:"+strconv.Itoa(5001+i))
-	}
-	for _, tt := range []struct {
-		c    reuse.Config
-		want int
-	}{
-		{reuse.Config{}, 10},
-		{reuse.Config{DeferPort: reuse.Off}, 10},
-		{reuse.Config{DeferPort: reuse.On}, 20},
-		{reuse.Config{DeferPort: reuse.Prefer}, 20},
-		{reuse.Config{Addr: reuse.On, Port: reuse.On}, 10},
-	} {
-		assert.Equal(t, tt.want, dials(t, tt.c, remotes), "%v", tt.c)
-	}
-}
-
-// dials counts how many of eleven dials to each address succeed at one time.
-func dials(t testing.TB, c reuse.Config, remotes []string) (n int) {
-	for _, remote := range remotes {
-		for range 11 {
-			conn, err := c.Dial(t.Context(), "tcp4", "127.0.0.1:0", remote)
-			if err != nil {
-				assert.NotErrorIs(t, err, reuse.ErrTupleInUse, "the ports are used up: it is not about one address")
-				continue
+	supportedHere(t, reuse.DeferPort.Supported())
+	sysctl(t, "ipv4/ip_local_port_range", "40000 40009")
+	for _, network := range []string{"tcp4", "tcp6"} {
+		host := localhost(network)
+		var remotes []string
+		for port := range 2 { // outside the range
+			remotes = append(remotes, peer(t, network, net.JoinHostPort(host, strconv.Itoa(5001+port))))
+		}
+		for _, tt := range []struct {
+			c    reuse.Config
+			want int
+		}{
+			{reuse.Config{}, 10},
+			{reuse.Config{DeferPort: reuse.Off}, 10},
+			{reuse.Config{DeferPort: reuse.On}, 20},
+			{reuse.Config{DeferPort: reuse.Prefer}, 20},
+			{reuse.Config{Addr: reuse.On, Port: reuse.On}, 10},
+		} {
+			var conns []net.Conn
+			for _, remote := range remotes {
+				for range 11 {
+					conn, err := tt.c.Dial(t.Context(), network, net.JoinHostPort(host, "0"), remote)
+					if err == nil {
+						conns = append(conns, conn)
+					}
+					assert.NotErrorIs(t, err, reuse.ErrTupleInUse, "the ports are used up: it is not about one address")
+				}
 			}
-			defer discard(conn)
-			n++
+			assert.Len(t, conns, tt.want, "%s %v", network, tt.c)
+			for _, conn := range conns {
+				discard(conn)
+			}
 		}
 	}
-	return n
-}
-
-// starved is a child that probes an option while it may open no descriptor.
-// It answers with what it found then and afterwards.
-func starved([]string, *bufio.Scanner, io.Writer) error {
-	if err := reuse.Exclusive.Supported(); err != nil {
-		return fmt.Errorf("needs no socket: %w", err)
-	}
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return err
-	}
-	none := unix.Rlimit{Cur: 0, Max: limit.Max}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
-		return err
-	}
-	err := reuse.Port.Supported()
-	var oe *reuse.OptionError
-	if !errors.Is(err, unix.EMFILE) || errors.Is(err, errors.ErrUnsupported) || !errors.As(err, &oe) {
-		return fmt.Errorf("without a descriptor: %w", err)
-	}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return err
-	}
-	if err := reuse.Port.Supported(); err != nil {
-		return fmt.Errorf("afterwards: %w", err)
-	}
-	// Now it is known, and no descriptor is needed.
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
-		return err
-	}
-	return reuse.Port.Supported()
-}
-
-// A probe that could not open a socket tells nothing, and is not remembered.
-func TestSupportedInconclusive(t *testing.T) {
-	t.Parallel()
-	testproc.Start(t, "starved")
 }
 
 // Linux says the same errno if there is no address to reach the other side from, as
 // with IPv6 disabled: that is about no four-tuple.
-func TestNoSourceAddress(t *testing.T) {
+func TestNoSourceAddressIsNotErrTupleInUse(t *testing.T) {
 	t.Parallel()
 	if !testproc.Netns(t) {
 		return
 	}
-	err := os.WriteFile("/proc/sys/net/ipv6/conf/lo/disable_ipv6", []byte("1"), 0)
-	if errors.Is(err, os.ErrPermission) || errors.Is(err, unix.EROFS) || errors.Is(err, os.ErrNotExist) {
-		t.Skipf("IPv6 cannot be disabled: %v", err)
-	}
-	require.NoError(t, err)
+	sysctl(t, "ipv6/conf/lo/disable_ipv6", "1")
 	for _, network := range []string{"tcp", "tcp6", "udp6"} {
-		_, err := reuse.Config{}.Dial(t.Context(), network, ":5000", "[::1]:80")
+		err := closed(reuse.Config{}.Dial(t.Context(), network, ":5000", "[::1]:80"))
 		require.ErrorIs(t, err, unix.EADDRNOTAVAIL, network)
 		assert.NotErrorIs(t, err, reuse.ErrTupleInUse, network)
 	}
+}
+
+// Inspect does not wait for another reader of the file.
+func TestInspectDoesNotRead(t *testing.T) {
+	t.Parallel()
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer w.Close()
+	read := make(chan error)
+	go func() {
+		_, err := r.Read(make([]byte, 1))
+		read <- err
+	}()
+	for range 100 { // until the reader has begun
+		_, err = reuse.Inspect(r)
+		assert.Error(t, err)
+		runtime.Gosched()
+	}
+	require.NoError(t, r.Close())
+	assert.Error(t, <-read)
 }

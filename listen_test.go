@@ -3,10 +3,14 @@ package reuse_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -19,89 +23,53 @@ import (
 	"example.com/reuse/internal/testproc"
 )
 
-// What each system has, for at least some address: the table in the package
-// comment.
+// What each system has, for at least some address: the table in the package comment.
+// What a system lacks is refused by everything that takes a Config, and Prefer and Off
+// carry on.
 func TestSupported(t *testing.T) {
 	t.Parallel()
-	type answer map[reuse.Option]bool
-	want, ok := map[string]answer{
-		"linux":     {reuse.Addr: true, reuse.Port: true, reuse.PortLB: true, reuse.Exclusive: true, reuse.DeferPort: true},
-		"android":   {reuse.Addr: true, reuse.Port: true, reuse.PortLB: true, reuse.Exclusive: true, reuse.DeferPort: true},
-		"freebsd":   {reuse.Addr: true, reuse.Port: true, reuse.PortLB: true},
-		"dragonfly": {reuse.Addr: true, reuse.Port: true, reuse.PortLB: true},
-		"darwin":    {reuse.Addr: true, reuse.Port: true, reuse.Exclusive: true},
-		"ios":       {reuse.Addr: true, reuse.Port: true, reuse.Exclusive: true},
-		"netbsd":    {reuse.Addr: true, reuse.Port: true, reuse.Exclusive: true},
-		"openbsd":   {reuse.Addr: true, reuse.Port: true, reuse.Exclusive: true},
-		"aix":       {reuse.Addr: true, reuse.Port: true},
-		"illumos":   {reuse.Addr: true, reuse.Exclusive: true},
-		"windows":   {reuse.Addr: true, reuse.Exclusive: true, reuse.DeferPort: true},
-		"js":        {}, "wasip1": {}, "plan9": {},
-	}[runtime.GOOS]
-	if testproc.OnGVisor() {
-		delete(want, reuse.DeferPort)
-	}
+	want, ok := supported[goos()]
 	if !ok {
-		t.Skipf("what %s has depends on its version", runtime.GOOS)
+		t.Skipf("what %s has depends on its version", goos())
 	}
 	for _, o := range all {
-		for range 2 { // the second answer is remembered
-			err := o.Supported()
-			if want[o] {
-				assert.NoError(t, err, "%v", o)
-				continue
-			}
-			assert.ErrorIs(t, err, errors.ErrUnsupported, "%v", o)
-			var oe *reuse.OptionError
-			require.ErrorAs(t, err, &oe)
-			assert.Equal(t, o, oe.Option)
-			assert.Contains(t, err.Error(), runtime.GOOS)
-		}
-	}
-	for _, o := range []reuse.Option{0, 6, 255} {
 		err := o.Supported()
-		assert.ErrorIs(t, err, os.ErrInvalid)
-		assert.NotErrorIs(t, err, errors.ErrUnsupported)
-	}
-}
-
-// An option that no socket of this system can have is refused by everything that
-// takes a Config, and Prefer carries on.
-func TestUnsupported(t *testing.T) {
-	t.Parallel()
-	for _, o := range all {
-		if o.Supported() == nil || runtime.GOOS == "solaris" {
+		assert.Equal(t, err, o.Supported(), "the second answer is remembered")
+		if slices.Contains(want, o) && !(o == reuse.DeferPort && testproc.OnGVisor()) {
+			assert.NoError(t, err, "%v", o)
 			continue
 		}
+		isOptionError(t, err, o, errors.ErrUnsupported)
+		assert.Contains(t, err.Error(), runtime.GOOS)
 		for name, call := range calls(t, with(o, reuse.On)) {
-			network := "tcp"
-			if name == "ListenPacket" {
-				network = "udp"
-			}
-			err := call(network, "127.0.0.1:0")
-			assert.ErrorIs(t, err, errors.ErrUnsupported, "%s %v", name, o)
+			network := map[bool]string{false: "tcp", true: "udp"}[name == "ListenPacket"]
+			assert.ErrorIs(t, call(network, "127.0.0.1:0"), errors.ErrUnsupported, "%s %v", name, o)
 		}
 		for _, s := range []reuse.Setting{reuse.Prefer, reuse.Off} {
 			require.NoError(t, bind(t.Context(), with(o, s), "tcp4", "127.0.0.1:0"), "%v %v", o, s)
 		}
 	}
+	for _, o := range []reuse.Option{0, 6, 255} {
+		isOptionError(t, o.Supported(), o, os.ErrInvalid)
+	}
 }
 
-// PortLB holds for the kinds of address where the kernel spreads connections.
-func TestPortLBPlaces(t *testing.T) {
+// PortLB holds for the kinds of address where the kernel spreads connections. There
+// each of four listeners gets some.
+func TestPortLBSpreads(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		network, address string
-		where            map[string]bool
+		systems          []string
 	}{
-		{"tcp4", "127.0.0.1:0", map[string]bool{"linux": true, "android": true, "freebsd": true, "dragonfly": true}},
-		{"tcp4", "0.0.0.0:0", map[string]bool{"linux": true, "android": true, "freebsd": true, "dragonfly": true}},
-		{"udp4", "0.0.0.0:0", map[string]bool{"linux": true, "android": true, "freebsd": true, "dragonfly": true}},
-		{"tcp6", "[::1]:0", map[string]bool{"linux": true, "android": true, "freebsd": true}},
-		{"tcp6", "[::]:0", map[string]bool{"linux": true, "android": true, "freebsd": true}},
-		{"udp6", ":0", map[string]bool{"linux": true, "android": true, "freebsd": true}},
-		{"tcp", ":0", map[string]bool{"linux": true, "android": true, "dragonfly": true}},
-		{"udp", "[::]:0", map[string]bool{"linux": true, "android": true}},
+		{"tcp4", "127.0.0.1:0", []string{"linux", "freebsd", "dragonfly"}},
+		{"tcp4", "0.0.0.0:0", []string{"linux", "freebsd", "dragonfly"}},
+		{"udp4", "0.0.0.0:0", []string{"linux", "freebsd", "dragonfly"}},
+		{"tcp6", "[::1]:0", []string{"linux", "freebsd"}},
+		{"tcp6", "[::]:0", []string{"linux", "freebsd"}},
+		{"udp6", ":0", []string{"linux", "freebsd"}},
+		{"tcp", ":0", []string{"linux", "dragonfly"}},
+		{"udp", "[::]:0", []string{"linux"}},
 	} {
 		t.Run(tt.network+" "+tt.address, func(t *testing.T) {
 			t.Parallel()
@@ -109,92 +77,31 @@ func TestPortLBPlaces(t *testing.T) {
 				t.Skip("Solaris 11.4 only")
 			}
 			needNetwork(t, tt.network)
-			err := bind(t.Context(), reuse.Config{PortLB: reuse.On}, tt.network, tt.address)
-			if tt.where[runtime.GOOS] && !(testproc.OnGVisor() && tt.network[0] == 'u') { // where port 0 is not shared
-				require.NoError(t, err)
-				return
-			}
-			require.ErrorIs(t, err, errors.ErrUnsupported)
-			var oe *reuse.OptionError
-			require.ErrorAs(t, err, &oe)
-			assert.Equal(t, reuse.PortLB, oe.Option)
-			require.NoError(t, bind(t.Context(), reuse.Config{PortLB: reuse.Prefer}, tt.network, tt.address))
-		})
-	}
-}
-
-// Where PortLB is promised, each of four listeners gets connections.
-func TestPortLBSpreads(t *testing.T) {
-	t.Parallel()
-	for _, network := range []string{"tcp4", "tcp6", "tcp"} {
-		t.Run(network, func(t *testing.T) {
-			t.Parallel()
-			needNetwork(t, network)
 			c := reuse.Config{PortLB: reuse.On}
-			first, err := c.Listen(t.Context(), network, loopback(network))
-			if err != nil {
-				require.ErrorIs(t, err, errors.ErrUnsupported)
+			first, err := open(t.Context(), c, tt.network, tt.address)
+			if !slices.Contains(tt.systems, goos()) || testproc.OnGVisor() && tt.network[0] == 'u' { // where port 0 is not shared
+				isOptionError(t, err, reuse.PortLB, errors.ErrUnsupported)
+				require.NoError(t, bind(t.Context(), reuse.Config{PortLB: reuse.Prefer}, tt.network, tt.address))
 				return
 			}
-			listeners := []net.Listener{first}
-			address := net.JoinHostPort(hostOf(loopback(network)), portOf(first.Addr()))
-			for range 3 {
-				l, err := c.Listen(t.Context(), network, address)
-				require.NoError(t, err)
-				listeners = append(listeners, l)
-			}
-			type accepted struct {
-				by   int
-				conn net.Conn
-			}
-			got, done := make(chan accepted), make(chan struct{})
-			var loops sync.WaitGroup
-			for i, l := range listeners {
-				loops.Go(func() {
-					for {
-						conn, err := l.Accept()
-						if err != nil {
-							return
-						}
-						select {
-						case got <- accepted{i, conn}:
-						case <-done:
-							conn.Close()
-						}
-					}
-				})
-			}
-			defer func() {
-				close(done)
-				for _, l := range listeners {
-					l.Close()
+			require.NoError(t, err)
+			address := net.JoinHostPort(hostOf(tt.address), portOf(first))
+			for i := range 4 {
+				s := first
+				if i > 0 {
+					s, err = open(t.Context(), c, tt.network, address)
+					require.NoError(t, err)
 				}
-				loops.Wait()
-			}()
-			host := "127.0.0.1"
-			if network == "tcp6" {
-				host = "::1"
+				defer s.Close()
+				go says(s, strconv.Itoa(i))
 			}
-			seen := map[int]bool{}
-			for i := 0; len(seen) < len(listeners); i++ {
-				require.Less(t, i, 1000, "only %d listeners got connections", len(seen))
-				conn, err := net.Dial("tcp", net.JoinHostPort(host, portOf(first.Addr())))
-				require.NoError(t, err)
-				a := <-got
-				seen[a.by] = true
-				discard(conn)
-				discard(a.conn)
+			seen := map[string]bool{}
+			for i := 0; len(seen) < 4; i++ {
+				require.Less(t, i, 1000, "only %v get connections", seen)
+				seen[who(t, tt.network, target(tt.network, first))] = true
 			}
 		})
 	}
-}
-
-func hostOf(address string) string {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		panic(err)
-	}
-	return host
 }
 
 // On unix and ip networks no option means anything: On is refused, the rest is
@@ -205,30 +112,27 @@ func TestUnixNetworks(t *testing.T) {
 	require.NoError(t, err)
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "s")
-	plain, err := net.Listen("unix", path)
-	if err != nil {
+	if err := closed(net.Listen("unix", path)); err != nil {
 		t.Skipf("no unix domain sockets: %v", err)
 	}
-	require.NoError(t, plain.Close())
-	for _, o := range all {
-		for _, network := range []string{"unix", "unixpacket"} {
-			_, err := with(o, reuse.On).Listen(t.Context(), network, path)
-			require.ErrorIs(t, err, errors.ErrUnsupported, "%v %s", o, network)
-			assert.NoFileExists(t, path)
+	// ListenConfig and Dialer do not know the network yet.
+	for _, name := range []string{"Listen", "ListenPacket", "Dial to", "Dial from"} {
+		// The kernel would take the part before the NUL for the path, and leave its file.
+		assert.ErrorIs(t, calls(t, reuse.Config{})[name]("unix", path+"\x00b"), syscall.EINVAL, name)
+		for _, o := range all {
+			for _, network := range []string{"unix", "unixpacket", "unixgram"} {
+				err := calls(t, with(o, reuse.On))[name](network, path)
+				require.ErrorIs(t, err, errors.ErrUnsupported, "%s %v %s", name, o, network)
+			}
 		}
-		_, err := with(o, reuse.On).ListenPacket(t.Context(), "unixgram", path)
-		require.ErrorIs(t, err, errors.ErrUnsupported, "%v", o)
 		assert.NoFileExists(t, path)
-		_, err = with(o, reuse.On).Dial(t.Context(), "unix", "", path)
-		require.ErrorIs(t, err, errors.ErrUnsupported, "%v", o)
+	}
+	for _, o := range all {
 		for _, s := range []reuse.Setting{reuse.Default, reuse.Off, reuse.Prefer} {
-			l, err := with(o, s).Listen(t.Context(), "unix", path)
+			l, err := open(t.Context(), with(o, s), "unix", path)
 			require.NoError(t, err, "%v %v", o, s)
-			_, err = reuse.Inspect(l.(syscall.Conn))
-			assert.NoError(t, err)
-			conn, err := with(o, s).Dial(t.Context(), "unix", "", path)
-			require.NoError(t, err, "%v %v", o, s)
-			conn.Close()
+			inspect(t, l)
+			require.NoError(t, closed(with(o, s).Dial(t.Context(), "unix", "", path)), "%v %v", o, s)
 			require.NoError(t, l.Close())
 		}
 	}
@@ -238,133 +142,44 @@ func TestUnixNetworks(t *testing.T) {
 func TestIPNetworks(t *testing.T) {
 	t.Parallel()
 	for _, o := range all {
-		_, err := with(o, reuse.On).ListenPacket(t.Context(), "ip4:icmp", "127.0.0.1")
-		assert.ErrorIs(t, err, errors.ErrUnsupported, "%v", o)
-		_, err = with(o, reuse.On).Dial(t.Context(), "ip4:icmp", "", "127.0.0.1")
-		assert.ErrorIs(t, err, errors.ErrUnsupported, "%v", o)
-	}
-	for _, o := range all {
+		calls := calls(t, with(o, reuse.On))
+		assert.ErrorIs(t, calls["ListenPacket"]("ip4:icmp", "127.0.0.1"), errors.ErrUnsupported, "%v", o)
+		assert.ErrorIs(t, calls["Dial to"]("ip4:icmp", "127.0.0.1"), errors.ErrUnsupported, "%v", o)
 		if o.Supported() != nil {
 			continue
 		}
-		err := with(o, reuse.On).Control("ip4:icmp", "127.0.0.1", noDescriptor{})
+		err := with(o, reuse.On).Control("ip4:icmp", "127.0.0.1", someConn(t))
 		assert.ErrorIs(t, err, errors.ErrUnsupported, "%v", o)
 		for _, s := range []reuse.Setting{reuse.On, reuse.Prefer} {
-			err = with(o, s).Control("telegraph", "127.0.0.1:1", noDescriptor{})
+			err = with(o, s).Control("telegraph", "127.0.0.1:1", someConn(t))
 			var unknown net.UnknownNetworkError
 			assert.ErrorAs(t, err, &unknown, "%v %v", o, s)
 		}
 	}
+	assert.ErrorIs(t, reuse.Config{Port: reuse.Prefer}.Control("tcp4", "127.0.0.1:0", nil), syscall.EINVAL)
 }
 
-// noDescriptor is a RawConn that lets a Control function run, on no socket.
-type noDescriptor struct{}
-
-func (noDescriptor) Control(f func(uintptr)) error  { f(^uintptr(0) >> 1); return nil }
-func (noDescriptor) Read(func(uintptr) bool) error  { return nil }
-func (noDescriptor) Write(func(uintptr) bool) error { return nil }
-
-// Control sees UDP with port 0, for which Linux may give out a port that another
-// socket shares, and fails there, whether the option is On or preferred: it is the call
-// that is wrong, not the system. A port is shared.
-func TestControlRefusesPacketPortZero(t *testing.T) {
-	t.Parallel()
-	for _, o := range []reuse.Option{reuse.Addr, reuse.Port, reuse.PortLB} {
-		if o.Supported() != nil {
-			continue
-		}
-		for _, s := range []reuse.Setting{reuse.On, reuse.Prefer} {
-			lc, err := with(o, s).ListenConfig(net.ListenConfig{})
-			require.NoError(t, err)
-			p, err := lc.ListenPacket(t.Context(), "udp4", "127.0.0.1:0")
-			if runtime.GOOS != "linux" && runtime.GOOS != "android" {
-				require.NoError(t, err)
-				require.NoError(t, p.Close())
-				continue
-			}
-			require.ErrorIs(t, err, os.ErrInvalid, "%v %v", o, s)
-			assert.NotErrorIs(t, err, errors.ErrUnsupported)
-			assert.Contains(t, err.Error(), "ListenPacket")
-			var oe *reuse.OptionError
-			require.ErrorAs(t, err, &oe)
-			assert.Equal(t, o, oe.Option)
-
-			free, err := net.ListenPacket("udp4", "127.0.0.1:0")
-			require.NoError(t, err)
-			require.NoError(t, free.Close())
-			for range 2 {
-				q, err := lc.ListenPacket(t.Context(), "udp4", free.LocalAddr().String())
-				require.NoError(t, err)
-				defer q.Close()
-			}
-		}
-	}
-}
-
-// With a multicast address package net sets SO_REUSEADDR itself. ListenPacket with
-// port 0 takes it away for the bind and gives it back.
-func TestMulticastPortZero(t *testing.T) {
-	t.Parallel()
-	if err := reuse.Port.Supported(); err != nil {
-		t.Skip(err)
-	}
-	plain, err := net.ListenPacket("udp4", "239.255.7.8:0")
-	require.NoError(t, err)
-	defer plain.Close()
-	base, err := reuse.Inspect(plain.(syscall.Conn))
-	require.NoError(t, err)
-	p, err := reuse.Config{Port: reuse.On}.ListenPacket(t.Context(), "udp4", "239.255.7.8:0")
-	if testproc.OnGVisor() {
-		require.ErrorIs(t, err, errors.ErrUnsupported)
-		t.Skip(err)
-	}
-	require.NoError(t, err)
-	defer p.Close()
-	got, err := reuse.Inspect(p.(syscall.Conn))
-	require.NoError(t, err)
-	assert.Equal(t, reuse.On, got.Port)
-	assert.Equal(t, base.Addr, got.Addr)
-	q, err := reuse.Config{Addr: reuse.Off, Port: reuse.On}.ListenPacket(t.Context(), "udp4", "239.255.7.8:0")
-	require.NoError(t, err)
-	defer q.Close()
-	got, err = reuse.Inspect(q.(syscall.Conn))
-	require.NoError(t, err)
-	assert.Equal(t, reuse.Off, got.Addr)
-	assert.Equal(t, reuse.On, got.Port)
-}
-
-// A ListenConfig keeps what it was given; its Control is called afterwards, with
-// the same socket.
+// A ListenConfig keeps what it was given. From the zero Config it has no Control.
 func TestListenConfigComposes(t *testing.T) {
 	t.Parallel()
-	if reuse.Addr.Supported() != nil {
-		t.Skip("no options here")
-	}
-	calls := 0
-	base := net.ListenConfig{KeepAlive: 7 * time.Second, Control: func(_, _ string, rc syscall.RawConn) error {
-		calls++
-		got, err := reuse.Inspect(rawConn{rc})
-		assert.NoError(t, err)
-		assert.Equal(t, reuse.Off, got.Addr)
-		return nil
-	}}
-	lc, err := reuse.Config{Addr: reuse.Off}.ListenConfig(base)
+	lc, err := reuse.Config{}.ListenConfig(net.ListenConfig{})
+	require.NoError(t, err)
+	assert.Nil(t, lc.Control)
+	base := net.ListenConfig{KeepAlive: 7 * time.Second}
+	base.SetMultipathTCP(false)
+	lc, err = reuse.Config{Addr: reuse.Prefer}.ListenConfig(base)
 	require.NoError(t, err)
 	assert.Equal(t, base.KeepAlive, lc.KeepAlive)
 	assert.Equal(t, base.MultipathTCP(), lc.MultipathTCP())
-	l, err := lc.Listen(t.Context(), "tcp4", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, l.Close())
-	assert.Equal(t, 1, calls)
 
 	_, err = reuse.Config{DeferPort: reuse.On}.ListenConfig(base)
 	assert.ErrorIs(t, err, errors.ErrUnsupported)
 }
 
 // What the caller's own Control does to an option that is On does not go unnoticed.
-func TestControlUndoes(t *testing.T) {
+func TestControlCannotUndo(t *testing.T) {
 	t.Parallel()
-	needPort(t)
+	supportedHere(t, reuse.Port.Supported())
 	remote := peer(t, "tcp4", "127.0.0.1:0")
 	for _, tt := range []struct {
 		c, then reuse.Config
@@ -388,21 +203,13 @@ func TestControlUndoes(t *testing.T) {
 				assert.NoError(t, err, "%s: %v, then %v", name, tt.c, tt.then)
 				return
 			}
-			var oe *reuse.OptionError
-			require.ErrorAs(t, err, &oe, "%s: %v, then %v", name, tt.c, tt.then)
-			assert.Equal(t, tt.undone, oe.Option)
-			assert.ErrorIs(t, err, reuse.ErrConflict)
-			assert.NotErrorIs(t, err, errors.ErrUnsupported)
+			isOptionError(t, err, tt.undone, reuse.ErrConflict, "%s: %v, then %v", name, tt.c, tt.then)
 		}
 		lc, err := tt.then.ListenConfig(net.ListenConfig{})
 		require.NoError(t, err)
 		lc, err = tt.c.ListenConfig(lc)
 		require.NoError(t, err)
-		l, err := lc.Listen(t.Context(), "tcp4", "127.0.0.1:0")
-		if err == nil {
-			require.NoError(t, l.Close())
-		}
-		check("ListenConfig", err)
+		check("ListenConfig", closed(lc.Listen(t.Context(), "tcp4", "127.0.0.1:0")))
 
 		then, err := tt.then.Dialer(net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}})
 		if err != nil {
@@ -417,57 +224,73 @@ func TestControlUndoes(t *testing.T) {
 		for name, d := range map[string]net.Dialer{"Control": then, "ControlContext": withContext} {
 			d, err := tt.c.Dialer(d)
 			require.NoError(t, err)
-			conn, err := d.DialContext(t.Context(), "tcp4", remote)
-			if err == nil {
-				discard(conn)
-			}
-			check(name, err)
+			check(name, closed(d.DialContext(t.Context(), "tcp4", remote)))
 		}
 	}
 }
 
-// SO_REUSEADDR is what package net sets on a listener, and no promise of Exclusive's on
-// UDP.
-func TestControlUndoesExclusive(t *testing.T) {
-	t.Parallel()
-	network, address := "udp6", "[::1]:20000"
-	if runtime.GOOS == "linux" || runtime.GOOS == "android" {
-		network, address = "udp", ":20000"
-	}
-	if !exclusiveHolds(network, address) {
-		t.Skip("not here")
-	}
-	needNetwork(t, "udp6")
-	lc, err := reuse.Config{Addr: reuse.On}.ListenConfig(net.ListenConfig{})
-	require.NoError(t, err)
-	lc, err = reuse.Config{Exclusive: reuse.On}.ListenConfig(lc)
-	require.NoError(t, err)
-	_, err = lc.ListenPacket(t.Context(), network, address)
-	var oe *reuse.OptionError
-	switch runtime.GOOS {
-	case "linux", "android":
-		require.ErrorAs(t, err, &oe)
-		assert.Equal(t, reuse.Addr, oe.Option)
-		assert.ErrorIs(t, err, reuse.ErrConflict)
-	}
-}
-
-// One Control function serves many listeners at once.
+// One Control function serves many sockets at once, as in a dual-stack dial.
 func TestControlConcurrently(t *testing.T) {
 	t.Parallel()
 	c := reuse.Config{Addr: reuse.Prefer, Port: reuse.Prefer}
 	lc, err := c.ListenConfig(net.ListenConfig{})
 	require.NoError(t, err)
+	d, err := c.Dialer(net.Dialer{})
+	require.NoError(t, err)
+	remote := peer(t, "tcp4", "127.0.0.1:0")
 	var listens sync.WaitGroup
 	for range 8 {
 		listens.Go(func() {
-			for range 50 {
-				l, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
-				if assert.NoError(t, err) {
-					l.Close()
-				}
+			for range 10 {
+				assert.NoError(t, closed(lc.Listen(context.Background(), "tcp", "127.0.0.1:0")))
+				assert.NoError(t, closed(d.DialContext(context.Background(), "tcp", remote)))
 			}
 		})
 	}
 	listens.Wait()
+}
+
+// No call that fails after it has got a socket leaves a descriptor or a goroutine behind.
+func TestNoLeaks(t *testing.T) {
+	switch runtime.GOOS {
+	case "windows", "js", "wasip1", "plan9":
+		t.Skip("descriptors are not numbered here, or are never free")
+	}
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // the garbage collector would close what leaks
+	remote := peer(t, "tcp4", "127.0.0.1:0")
+	on := reuse.Config{Port: reuse.On}
+	shared, err := on.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer shared.Close()
+	held, err := on.Dial(t.Context(), "tcp4", local(shared), remote)
+	require.NoError(t, err)
+	defer discard(held)
+	_, err = held.Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.EOF, "the peer has closed its descriptor")
+	// Asked after a minute, the peer's kernel would not know the connection any more.
+	require.NoError(t, held.(*net.TCPConn).SetKeepAlive(false))
+	free, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, free.Close())
+
+	ctx := t.Context()
+	failing, err := on.ListenConfig(net.ListenConfig{Control: func(string, string, syscall.RawConn) error { return syscall.EPERM }})
+	require.NoError(t, err)
+	cases := map[string]func() error{
+		"tuple in use": func() error { return closed(on.Dial(ctx, "tcp4", ":"+portOf(shared), remote)) },
+		"self":         func() error { return closed(on.Dial(ctx, "tcp4", local(free), local(free))) },
+		"UDP self":     func() error { return closed(on.Dial(ctx, "udp4", local(free), local(free))) },
+		"own Control":  func() error { return closed(failing.Listen(ctx, "tcp4", "127.0.0.1:0")) },
+	}
+	tries := 100
+	if release {
+		tries = 10_000
+	}
+	for name, fail := range cases {
+		descriptor, goroutines := freeDescriptor(t), runtime.NumGoroutine()
+		for range tries {
+			require.Error(t, fail(), name)
+		}
+		assert.True(t, returns(t, descriptor, goroutines), name)
+	}
 }

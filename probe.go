@@ -5,65 +5,61 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"example.com/reuse/internal/sockopt"
 )
 
-// answers are the conclusive results of probes, which hold as long as the
-// process: a kernel does not gain or lose an option.
-var answers struct {
-	sync.Mutex
-	known  options
-	errors [lastOption + 1]error
+// A probeResult is the conclusive result of a probe: nil, or why something is
+// unsupported. It holds for the life of the process, because a kernel does not gain or
+// lose an option.
+type probeResult struct {
+	atomic.Pointer[error]
+	probing sync.Mutex // one probe at a time, because it needs descriptors
 }
 
-// isShown reports whether a change of an option has been read back.
-func isShown(o Option) bool {
-	answers.Lock()
-	defer answers.Unlock()
-	return answers.known.has(o) && answers.errors[o] == nil
-}
-
-func keep(o Option, err error) {
-	answers.Lock()
-	defer answers.Unlock()
-	answers.known |= set(o)
-	answers.errors[o] = err
-}
-
-// probed tells whether the system has an option, by trying it if the build alone
-// does not decide.
-func probed(o Option) error {
-	p, e := promised(o), table(o)
-	if p.holds == 0 {
-		return unsupportedReason(p.why)
+// get returns the result, and probes if there is none.
+func (r *probeResult) get(probe func() error) error {
+	if known := r.Load(); known != nil {
+		return *known
 	}
-	if e.name == 0 {
-		return nil // the kernel guarantees it
+	r.probing.Lock()
+	defer r.probing.Unlock()
+	if known := r.Load(); known != nil {
+		return *known
 	}
-	answers.Lock()
-	known, err := answers.known.has(o), answers.errors[o]
-	answers.Unlock()
-	if known {
-		return err
-	}
-	err = probeOption(o, e)
+	err := probe()
 	if err == nil || isUnsupported(err) {
-		keep(o, err)
+		r.Store(&err)
 	}
 	return err
+}
+
+// probeResults has a result for each Option that has a socket option.
+var probeResults [lastOption + 1]probeResult
+
+// probe returns why the system lacks an option. If the build alone does not decide, it
+// sets the option on a socket.
+func (o Option) probe() error {
+	if s := o.support(); s.kinds == 0 {
+		return unsupportedReason(s.reason)
+	}
+	if o.sockOption().name == 0 {
+		return nil // the kernel guarantees it
+	}
+	return probeResults[o].get(o.probeSocket)
 }
 
 // errProbed ends a probe's Listen before it binds.
 var errProbed = errors.New("probed")
 
-// probeOption sets an option on a socket that it does not bind. All the options
-// can be set on a TCP socket.
-func probeOption(o Option, e entry) error {
+// probeSocket sets an option on a socket that it does not bind. Every option can be
+// set on a TCP socket.
+func (o Option) probeSocket() error {
 	var result, failure error
 	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
-		if err := rc.Control(func(fd uintptr) { _, result = e.write(fd, o, 1) }); err != nil {
+		if err := rc.Control(func(fd uintptr) { _, result = o.write(fd, 1) }); err != nil {
 			return err
 		}
 		return errProbed
@@ -78,14 +74,14 @@ func probeOption(o Option, e entry) error {
 	return inconclusive{failure}
 }
 
-// isUnsupported tells whether err says that an option does not exist.
+// isUnsupported reports whether err says that an option does not exist.
 func isUnsupported(err error) bool {
 	var i inconclusive
 	return !errors.As(err, &i) && sockopt.Unsupported(err)
 }
 
-// inconclusive is an error that tells nothing about an option, even if it is one
-// that would: socket may fail with ENOSYS where it is filtered.
+// inconclusive is an error that says nothing about an option, even if it wraps an errno
+// for unsupported: socket can fail with ENOSYS where it is filtered.
 type inconclusive struct{ err error }
 
 func (e inconclusive) Error() string { return "could not find out: " + e.err.Error() }

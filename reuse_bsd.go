@@ -1,36 +1,42 @@
-//go:build darwin || dragonfly || freebsd || netbsd || openbsd
+//go:build aix || darwin || dragonfly || freebsd || netbsd || openbsd
 
 package reuse
 
-import "golang.org/x/sys/unix"
+import (
+	"runtime"
 
-// The BSDs, macOS and iOS. All have SO_REUSEADDR and SO_REUSEPORT from 4.4BSD.
-// Which number spreads connections, and whether one does, differs: reuseportLB.
-func table(o Option) entry {
+	"golang.org/x/sys/unix"
+)
+
+// The BSDs, macOS, iOS and AIX. All have SO_REUSEADDR and SO_REUSEPORT from 4.4BSD.
+// The option that spreads connections differs: reuseportLB.
+func (o Option) sockOption() sockOption {
 	switch o {
 	case Addr:
-		return entry{level: unix.SOL_SOCKET, name: unix.SO_REUSEADDR}
+		return sockOption{level: unix.SOL_SOCKET, name: unix.SO_REUSEADDR}
 	case Port:
-		return entry{level: unix.SOL_SOCKET, name: unix.SO_REUSEPORT}
+		return sockOption{level: unix.SOL_SOCKET, name: unix.SO_REUSEPORT}
 	case PortLB:
-		return entry{level: unix.SOL_SOCKET, name: reuseportLB}
+		return sockOption{level: unix.SOL_SOCKET, name: reuseportLB}
 	case Exclusive:
-		// A specific address is refused to all others unless both sockets have
-		// SO_REUSEPORT. The SO_REUSEADDR of a socket that is bound counts for
-		// nothing (in_pcbbind of each system; measured on NetBSD 7.99).
-		return entry{clears: set(Port)}
+		// A second bind to a specific address fails unless both sockets have
+		// SO_REUSEPORT. SO_REUSEADDR of the first socket has no effect (in_pcbbind
+		// of each BSD; measured on NetBSD 7.99).
+		if runtime.GOOS == "aix" {
+			return sockOption{} // unsupported
+		}
+		return sockOption{conflicts: set(Port)}
 	case DeferPort:
-		return entry{why: "the kernel has no option to choose the port at connect"}
+		return sockOption{reason: "the kernel has no option to choose the port at connect"}
 	}
-	return entry{}
+	return sockOption{}
 }
 
-// udpBindsFirst: no port was given out twice for one address with any options
-// (measured, FreeBSD 14.0, 5000 sockets, and NetBSD 7.99, 1500; in_pcb_lport of
-// the others looks for an unused address likewise), and FreeBSD's
-// SO_REUSEPORT_LB would join no group if it were set after the bind.
+// udpBindsFirst: port 0 returned no port twice for one address with any options (FreeBSD
+// 14.0, 5000 sockets; NetBSD 7.99, 1500 sockets; source of the others: in_pcb_lport; AIX
+// unverified). SO_REUSEPORT_LB joins no group if it is set after the bind.
 const udpBindsFirst = false
 
-// errTupleInUse is what connect says when the four-tuple exists already
-// (measured on FreeBSD 14.0 and NetBSD 7.99; in_pcbconnect of the others).
+// errTupleInUse is the errno of connect if the four-tuple exists (FreeBSD 14.0, NetBSD
+// 7.99; source of the others: in_pcbconnect; AIX unverified).
 const errTupleInUse = unix.EADDRINUSE

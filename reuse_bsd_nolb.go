@@ -1,6 +1,6 @@
-//go:build darwin || netbsd || openbsd
+//go:build aix || darwin || netbsd || openbsd
 
 package reuse
 
-// No option spreads connections here: one socket gets them all.
+// No option spreads connections here.
 const reuseportLB = 0

@@ -2,5 +2,5 @@ package reuse
 
 import "golang.org/x/sys/unix"
 
-// From DragonFly 3.6 SO_REUSEPORT hashes over the sockets, for IPv4.
+// From DragonFly 3.6 SO_REUSEPORT spreads connections by a hash, for IPv4.
 const reuseportLB = unix.SO_REUSEPORT

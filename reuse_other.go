@@ -2,10 +2,10 @@
 
 package reuse
 
-// js, wasip1 and plan9: package net never calls a Control function for a
-// listener, and on js and wasip1 a dial with one fails. Nothing can be set.
-func table(o Option) entry {
-	return entry{why: "there are no socket options here"}
+// js, wasip1 and plan9: package net never calls a Control function for a listener, and
+// on js and wasip1 a dial with a Control function fails. No option can be set.
+func (o Option) sockOption() sockOption {
+	return sockOption{reason: "there are no socket options here"}
 }
 
 const udpBindsFirst = false

@@ -7,43 +7,43 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SO_REUSEPORT in Solaris 11's sys/socket.h; neither syscall nor x/sys has it.
-// illumos has no such option and answers ENOPROTOOPT.
+// SO_REUSEPORT in sys/socket.h of Solaris 11, missing in syscall and x/sys. On illumos
+// the error is ENOPROTOOPT.
 const soReusePort = 0x100e
 
 // Solaris and illumos.
-func table(o Option) entry {
+func (o Option) sockOption() sockOption {
 	switch o {
 	case Addr:
-		return entry{level: unix.SOL_SOCKET, name: unix.SO_REUSEADDR}
+		return sockOption{level: unix.SOL_SOCKET, name: unix.SO_REUSEADDR}
 	case Port:
 		if runtime.GOOS == "illumos" {
-			return entry{why: "the kernel has no SO_REUSEPORT"}
+			return sockOption{reason: "the kernel has no SO_REUSEPORT"}
 		}
-		return entry{level: unix.SOL_SOCKET, name: soReusePort}
+		return sockOption{level: unix.SOL_SOCKET, name: soReusePort}
 	case PortLB:
 		if runtime.GOOS == "illumos" {
-			return entry{}
+			return sockOption{}
 		}
 		// Solaris 11.4 does not balance while SO_REUSEADDR is set, and package
 		// net sets it on listeners (libuv 98a4bab92).
-		return entry{level: unix.SOL_SOCKET, name: soReusePort, clears: set(Addr)}
+		return sockOption{level: unix.SOL_SOCKET, name: soReusePort, conflicts: set(Addr)}
 	case Exclusive:
-		return entry{level: unix.SOL_SOCKET, name: unix.SO_EXCLBIND}
+		return sockOption{level: unix.SOL_SOCKET, name: unix.SO_EXCLBIND}
 	case DeferPort:
-		return entry{why: "the kernel has no option to choose the port at connect"}
+		return sockOption{reason: "the kernel has no option to choose the port at connect"}
 	}
-	return entry{}
+	return sockOption{}
 }
 
-// udpBindsFirst: a bind to port 0 ignores SO_REUSEADDR (illumos, udp_do_bind).
+// udpBindsFirst: a bind to port 0 ignores SO_REUSEADDR (source: illumos udp_do_bind).
 const udpBindsFirst = false
 
-// errTupleInUse is what connect says when the four-tuple exists already (as on
-// the BSDs; not known for Solaris and illumos).
+// errTupleInUse is the errno of connect if the four-tuple exists, as on the BSDs
+// (unverified).
 const errTupleInUse = unix.EADDRINUSE
 
-// system is the name of this system in promise.go.
+// system is the name of this system in support.go.
 var system = sync.OnceValue(func() string {
 	var u unix.Utsname
 	if runtime.GOOS != "solaris" || unix.Uname(&u) != nil {

@@ -11,28 +11,28 @@ const (
 )
 
 // Windows.
-func table(o Option) entry {
+func (o Option) sockOption() sockOption {
 	switch o {
 	case Addr:
-		return entry{level: windows.SOL_SOCKET, name: windows.SO_REUSEADDR}
+		return sockOption{level: windows.SOL_SOCKET, name: windows.SO_REUSEADDR}
 	case Port:
-		return entry{why: "there is no SO_REUSEPORT, and SO_REUSEADDR would let a stranger take the port"}
+		return sockOption{reason: "there is no SO_REUSEPORT, and SO_REUSEADDR would let any user share the port"}
 	case PortLB:
-		return entry{}
+		return sockOption{}
 	case Exclusive:
 		// Package net sets SO_REUSEADDR for multicast addresses. While it is
 		// set, SO_EXCLUSIVEADDRUSE fails with WSAEINVAL.
-		return entry{level: windows.SOL_SOCKET, name: soExclusiveAddrUse, clears: set(Addr)}
+		return sockOption{level: windows.SOL_SOCKET, name: soExclusiveAddrUse, conflicts: set(Addr)}
 	case DeferPort:
-		// What a UDP socket answers is not known.
-		return entry{level: windows.SOL_SOCKET, name: soReuseUnicastPort, tcpOnly: true, unreadable: true}
+		// The effect on a UDP socket is unverified.
+		return sockOption{level: windows.SOL_SOCKET, name: soReuseUnicastPort, tcpOnly: true, writeOnly: true}
 	}
-	return entry{}
+	return sockOption{}
 }
 
 // udpBindsFirst: SO_REUSEADDR must be set before the bind.
 const udpBindsFirst = false
 
-// errTupleInUse is what ConnectEx says when the four-tuple exists already
-// (Microsoft, "ConnectEx function").
+// errTupleInUse is the error of ConnectEx if the four-tuple exists (Microsoft, "ConnectEx
+// function").
 const errTupleInUse = windows.WSAEADDRINUSE

@@ -4,5 +4,5 @@ package reuse
 
 import "runtime"
 
-// system is the name of this system in promise.go.
+// system is the name of this system in support.go.
 func system() string { return runtime.GOOS }

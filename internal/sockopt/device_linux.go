@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BoundToDevice tells whether SO_BINDTODEVICE is set.
+// BoundToDevice reports whether SO_BINDTODEVICE is set.
 func BoundToDevice(fd uintptr) (bool, error) {
 	name, err := unix.GetsockoptString(int(fd), unix.SOL_SOCKET, unix.SO_BINDTODEVICE)
 	return name != "", os.NewSyscallError("getsockopt", err)

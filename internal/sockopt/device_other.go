@@ -2,5 +2,5 @@
 
 package sockopt
 
-// BoundToDevice returns false: whether a device matters to a bind here is not known.
+// BoundToDevice returns false. Whether a device matters to a bind is unverified here.
 func BoundToDevice(uintptr) (bool, error) { return false, nil }

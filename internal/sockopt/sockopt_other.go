@@ -16,5 +16,5 @@ func Stream(fd uintptr) (bool, error) { return false, errors.ErrUnsupported }
 // V6Only fails: there are no socket options here.
 func V6Only(fd uintptr) (bool, error) { return false, errors.ErrUnsupported }
 
-// Unsupported tells whether err is how this system says that it lacks an option.
+// Unsupported reports whether err means that this system lacks an option.
 func Unsupported(err error) bool { return errors.Is(err, errors.ErrUnsupported) }

@@ -21,20 +21,20 @@ func Set(fd uintptr, level, name, value int) error {
 	return os.NewSyscallError("setsockopt", windows.SetsockoptInt(windows.Handle(fd), level, name, value))
 }
 
-// Stream tells whether fd is a stream socket.
+// Stream reports whether fd is a stream socket.
 func Stream(fd uintptr) (bool, error) {
 	t, err := Get(fd, windows.SOL_SOCKET, soType)
 	return t == windows.SOCK_STREAM, err
 }
 
-// V6Only tells whether an IPv6 socket leaves IPv4 to others.
+// V6Only reports whether an IPv6 socket takes IPv6 only.
 func V6Only(fd uintptr) (bool, error) {
 	v, err := Get(fd, windows.IPPROTO_IPV6, windows.IPV6_V6ONLY)
 	return v != 0, err
 }
 
-// Unsupported tells whether err is how this system says that it, or this kind
-// of socket, lacks an option. Winsock has numbers of its own, which the syscall
+// Unsupported reports whether err means that this system, or this kind of socket, lacks
+// an option. Winsock has numbers of its own, which the syscall
 // package does not count as [errors.ErrUnsupported].
 func Unsupported(err error) bool {
 	return errors.Is(err, errors.ErrUnsupported) ||

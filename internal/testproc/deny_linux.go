@@ -3,6 +3,7 @@ package testproc
 import (
 	"os"
 	"runtime"
+	"sync"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -13,10 +14,28 @@ import (
 // An Arg is an argument of a system call, counted from 0, and its value.
 type Arg struct{ Index, Value int }
 
-// Deny makes the kernel answer a system call that has certain arguments with an errno,
-// for the rest of this process, by a seccomp filter. It is for a child. See NeedDeny.
+// Deny installs a seccomp filter, by which a system call with certain arguments fails with
+// an errno for the rest of this process. It is for a child, see NeedDeny.
 func Deny(errno syscall.Errno, call int, args ...Arg) error {
-	// Offsets in struct seccomp_data, of the lower halves of what is there.
+	return deny(unix.SECCOMP_FILTER_FLAG_TSYNC, errno, call, args)
+}
+
+// WhileDenied calls do on a thread of its own that has the filter of Deny. It returns an
+// error if the filter cannot be installed.
+func WhileDenied(do func(), errno syscall.Errno, call int, args ...Arg) (err error) {
+	var thread sync.WaitGroup
+	thread.Go(func() {
+		runtime.LockOSThread() // and no unlock: the thread ends with its filter
+		if err = deny(0, errno, call, args); err == nil {
+			do()
+		}
+	})
+	thread.Wait()
+	return err
+}
+
+func deny(flags uintptr, errno syscall.Errno, call int, args []Arg) error {
+	// Offsets in struct seccomp_data, of the lower halves of the fields.
 	conditions := [][2]int{{0, call}}
 	for _, a := range args {
 		conditions = append(conditions, [2]int{16 + 8*a.Index, a.Value})
@@ -35,14 +54,14 @@ func Deny(errno syscall.Errno, call int, args ...Arg) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
 	}
-	_, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&fprog)))
+	_, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&fprog)))
 	if e != 0 {
 		return os.NewSyscallError("seccomp", e)
 	}
 	return nil
 }
 
-// NeedDeny skips a test where Deny cannot do its work.
+// NeedDeny skips a test where Deny does not work.
 func NeedDeny(t testing.TB) {
 	t.Helper()
 	switch runtime.GOARCH {

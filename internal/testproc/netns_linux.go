@@ -16,11 +16,10 @@ import (
 
 const netnsEnv = "REUSE_TEST_NETNS"
 
-// Netns runs the calling test once more, alone in a process with a network
-// namespace of its own whose loopback is up, and passes its result on. It returns
-// true in that process, where the test goes on, and false in the first one, where
-// it has nothing left to do. A user who may not make a namespace skips the test. Further
-// namespaces are named by their clone flags.
+// Netns runs the calling test again, alone in a process with its own network namespace
+// whose loopback is up, and reports its result. It returns true in that process, where the
+// test continues, and false in the first one, where the test is done. It skips the test if
+// the user may not make a namespace. more are the clone flags of further namespaces.
 func Netns(t *testing.T, more ...uintptr) bool {
 	t.Helper()
 	if os.Getenv(netnsEnv) == t.Name() {
@@ -35,7 +34,7 @@ func Netns(t *testing.T, more ...uintptr) bool {
 	require.NoError(t, err)
 	pattern := "^" + strings.ReplaceAll(t.Name(), "/", "$/^") + "$"
 	cmd := exec.Command(exe, "-test.run="+pattern, "-test.v", "-test.count=1", fmt.Sprint("-test.short=", testing.Short()))
-	cmd.Env = append(os.Environ(), netnsEnv+"="+t.Name(), "GORACE=atexit_sleep_ms=0")
+	cmd.Env = append(os.Environ(), netnsEnv+"="+t.Name(), "GORACE=atexit_sleep_ms=0 halt_on_error=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
 	for _, flag := range more {
 		cmd.SysProcAttr.Cloneflags |= flag
@@ -55,11 +54,8 @@ func Netns(t *testing.T, more ...uintptr) bool {
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("in its own network namespace: %v\n%s", err, out.String())
 	}
-	if strings.Contains(out.String(), "--- SKIP: "+t.Name()+" ") {
-		t.Skipf("in its own network namespace:\n%s", out.String())
-	}
 	if strings.Contains(out.String(), "--- SKIP: "+t.Name()) {
-		t.Skip(out.String())
+		t.Skipf("in its own network namespace:\n%s", out.String())
 	}
 	require.Contains(t, out.String(), "--- PASS: "+t.Name(), "the test did not run in its namespace")
 	return false

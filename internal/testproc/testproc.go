@@ -1,9 +1,8 @@
-// Package testproc lets tests run parts of themselves as processes of their own,
-// with nothing but the test binary: other processes, and on Linux other network
-// namespaces.
+// Package testproc lets tests run parts of themselves in other processes, and on Linux in
+// other network namespaces, with the test binary alone.
 //
-// A test package calls Main from its TestMain and names what its children do.
-// A child stops when its standard input ends, at the latest when its parent does.
+// A test package calls Main from its TestMain with its children. A child exits when its
+// standard input ends, at the latest when its parent exits.
 package testproc
 
 import (
@@ -13,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
@@ -22,7 +20,7 @@ import (
 
 const childEnv = "REUSE_TEST_CHILD"
 
-// A Child is what a child process does: it reads lines from the test and answers
+// A Child is the function of a child process. It reads lines from the test and answers
 // each with one line.
 type Child func(args []string, in *bufio.Scanner, out io.Writer) error
 
@@ -46,14 +44,14 @@ func Main(m *testing.M, children map[string]Child) {
 
 // A Process is a running child.
 type Process struct {
-	t    testing.TB
-	in   io.WriteCloser
-	out  *bufio.Scanner
-	kill func() error // once
+	t   testing.TB
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Scanner
 }
 
-// Start starts a child of this test. It is stopped when the test ends, and its
-// failure is the test's.
+// Start starts a child of this test. The child is stopped when the test ends, and the test
+// fails if the child fails.
 func Start(t testing.TB, name string, args ...string) *Process {
 	t.Helper()
 	return StartAs(t, nil, name, args...)
@@ -65,7 +63,7 @@ func StartAs(t testing.TB, attr *syscall.SysProcAttr, name string, args ...strin
 	exe, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.Command(exe, args...)
-	cmd.Env = append(os.Environ(), childEnv+"="+name, "GORACE=atexit_sleep_ms=0") // which is 1 s in a race build
+	cmd.Env = append(os.Environ(), childEnv+"="+name, "GORACE=atexit_sleep_ms=0 halt_on_error=1") // a race counts even if the child is killed
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = attr
 	in, err := cmd.StdinPipe()
@@ -73,15 +71,6 @@ func StartAs(t testing.TB, attr *syscall.SysProcAttr, name string, args ...strin
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
-	kill := sync.OnceValue(func() error {
-		if err := cmd.Process.Kill(); err != nil {
-			return err
-		}
-		if err := cmd.Wait(); err == nil {
-			return fmt.Errorf("child %s ended by itself", name)
-		}
-		return nil
-	})
 	t.Cleanup(func() {
 		in.Close()
 		if cmd.ProcessState != nil { // killed
@@ -93,14 +82,14 @@ func StartAs(t testing.TB, attr *syscall.SysProcAttr, name string, args ...strin
 	})
 	s := bufio.NewScanner(out)
 	s.Buffer(nil, 1<<20)
-	return &Process{t, in, s, kill}
+	return &Process{t, cmd, in, s}
 }
 
-// Kill kills the child, which cannot do anything about it, and returns when the
-// system has closed what it had open.
+// Kill kills the child, and returns when the system has closed its files.
 func (p *Process) Kill() {
 	p.t.Helper()
-	require.NoError(p.t, p.kill())
+	require.NoError(p.t, p.cmd.Process.Kill())
+	require.Error(p.t, p.cmd.Wait(), "the child ended by itself")
 }
 
 // Send sends a line.
@@ -122,4 +111,10 @@ func (p *Process) Ask(words ...string) string {
 	p.t.Helper()
 	p.Send(strings.Join(words, " "))
 	return p.Receive()
+}
+
+// OnGVisor reports whether the kernel is gVisor, whose rules differ from those of Linux.
+func OnGVisor() bool {
+	version, err := os.ReadFile("/proc/version")
+	return err == nil && strings.Contains(string(version), "-gvisor")
 }

@@ -6,4 +6,4 @@ package reuse
 
 func joinsListener() bool { return false }
 
-func countsAfterBind() (bool, error) { return true, nil }
+func heededAfterBind() error { return nil }

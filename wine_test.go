@@ -1,5 +1,0 @@
-//go:build !windows
-
-package reuse_test
-
-func onWine() bool { return false }
