@@ -3,10 +3,13 @@
 package handover
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -14,29 +17,33 @@ import (
 )
 
 // adopt makes a value of package net of a descriptor, which stays open.
-func adopt(fd int) (l net.Listener, p net.PacketConn, err error) {
+func adopt(fd int) (netSocket, error) {
 	// First, so that Accept of another process that has the socket does not block.
 	if err := unix.SetNonblock(fd, true); err != nil {
-		return nil, nil, os.NewSyscallError("fcntl", err)
+		return nil, os.NewSyscallError("fcntl", err)
 	}
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil {
-		return nil, nil, os.NewSyscallError("getsockopt", err)
+		return nil, os.NewSyscallError("getsockopt", err)
 	}
 	// A copy for os.File to close. Its Fd leaves a descriptor that is non-blocking as
 	// it is (source: os.newFile).
 	copied, err := dup(fd)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	f := os.NewFile(uintptr(copied), "socket")
 	defer f.Close()
+	var s any
 	if kind == unix.SOCK_STREAM || kind == unix.SOCK_SEQPACKET {
-		l, err = net.FileListener(f)
+		s, err = net.FileListener(f)
 	} else {
-		p, err = net.FilePacketConn(f)
+		s, err = net.FilePacketConn(f)
 	}
-	return l, p, err
+	if err != nil {
+		return nil, err
+	}
+	return s.(netSocket), nil
 }
 
 func dup(fd int) (int, error) {
@@ -55,16 +62,14 @@ func adoptFiles(files []*os.File) (list []*socket, err error) {
 	for i, f := range files {
 		s := &socket{parent: true}
 		// Not f.Fd, which may make the socket blocking for all who hold it.
-		rc, err := f.SyscallConn()
-		if err == nil {
-			cerr := rc.Control(func(fd uintptr) { s.listener, s.packet, err = adopt(int(fd)) })
-			err = errors.Join(err, cerr)
-		}
-		if err != nil {
+		if err := control(f, func(fd int) (err error) {
+			s.netSocket, err = adopt(fd)
+			return err
+		}); err != nil {
 			closeSockets(list)
 			return nil, fmt.Errorf("socket %d of Files: %w", i, err)
 		}
-		s.isPacket = s.packet != nil
+		_, s.isPacket = s.netSocket.(net.PacketConn)
 		list = append(list, s)
 	}
 	return list, nil
@@ -80,16 +85,10 @@ type receiver struct {
 func (r *receiver) Read(b []byte) (int, error) {
 	oob := make([]byte, unix.CmsgSpace(4))
 	n, oobn, flags, _, err := r.conn.ReadMsgUnix(b, oob)
-	if oobn > 0 {
-		list, perr := unix.ParseSocketControlMessage(oob[:oobn])
-		for _, m := range list {
-			fds, rerr := unix.ParseUnixRights(&m)
-			r.fds = append(r.fds, fds...)
-			perr = errors.Join(perr, rerr)
-		}
-		if err == nil {
-			err = perr
-		}
+	list, _ := unix.ParseSocketControlMessage(oob[:oobn]) // take reports what is missing
+	for _, m := range list {
+		fds, _ := unix.ParseUnixRights(&m)
+		r.fds = append(r.fds, fds...)
 	}
 	if flags&unix.MSG_CTRUNC != 0 && err == nil {
 		// This process has no room for it. The bytes would make io.ReadFull drop the error.
@@ -111,78 +110,92 @@ func (r *receiver) close() {
 	for _, fd := range r.fds {
 		unix.Close(fd)
 	}
-	r.fds = nil
 }
 
-// sendDescriptor sends a message with the descriptor of sc, which is not copied: there
+// sendDescriptor sends a message with the descriptor of c, which is not copied: there
 // may be none free.
-func (l *link) sendDescriptor(m message, sc syscall.Conn) error {
-	b, err := m.encode()
-	if err != nil {
-		return err
-	}
-	rc, err := sc.SyscallConn()
-	if err != nil {
-		return err
-	}
+func (l *link) sendDescriptor(m message, c syscall.Conn) error {
+	b := m.encode()
 	if err := l.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return err
 	}
-	cerr := rc.Control(func(fd uintptr) {
-		var n int
-		if n, _, err = l.conn.WriteMsgUnix(b, unix.UnixRights(int(fd)), nil); err == nil {
+	return control(c, func(fd int) error {
+		n, _, err := l.conn.WriteMsgUnix(b, unix.UnixRights(fd), nil)
+		if err == nil {
 			_, err = l.conn.Write(b[n:])
 		}
+		return err
 	})
-	return errors.Join(cerr, err)
 }
 
-// open looks whether the other end of the connection is open, and has sent nothing.
+// open reports whether the other end of the connection is open, and has sent nothing.
 func (l *link) open() bool {
-	rc, err := l.conn.SyscallConn()
-	if err != nil {
-		return false
-	}
-	cerr := rc.Read(func(fd uintptr) bool {
-		_, err = unix.Read(int(fd), make([]byte, 1))
-		return true
-	})
-	return cerr == nil && errors.Is(err, unix.EAGAIN)
+	return errors.Is(control(l.conn, func(fd int) error {
+		_, err := unix.Read(fd, make([]byte, 1))
+		return err
+	}), unix.EAGAIN)
 }
 
-func (s *socket) setNonblock() error {
-	rc, err := s.SyscallConn()
-	if err != nil {
+// unlinkOnClose says whether Close removes the file of a Unix listener. A parent's file
+// always stays.
+func (s *socket) unlinkOnClose(unlink bool) {
+	if l, ok := s.netSocket.(*net.UnixListener); ok && !(unlink && s.parent) {
+		l.SetUnlinkOnClose(unlink)
+	}
+}
+
+func (s *socket) setNonblock() {
+	_ = control(s, func(fd int) error { return unix.SetNonblock(fd, true) }) // an error says that it is closed
+}
+
+// pending reports whether connections wait in a listener's queue.
+func (s *socket) pending() bool {
+	n := 0
+	err := control(s, func(fd int) (err error) {
+		n, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return err
+	})
+	return n > 0 || errors.Is(err, unix.EINTR) // which tells nothing
+}
+
+// hide makes the kernel find a listener for no new connection. A Unix listener loses
+// its file.
+func (s *socket) hide() error {
+	l, ok := s.netSocket.(*net.UnixListener)
+	if !ok {
+		return hideTCP(s)
+	}
+	path := l.Addr().String()
+	if strings.HasPrefix(path, "@") {
+		return fmt.Errorf("%w for an abstract name", errors.ErrUnsupported)
+	}
+	l.SetUnlinkOnClose(false)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	cerr := rc.Control(func(fd uintptr) { err = unix.SetNonblock(int(fd), true) })
-	return errors.Join(cerr, err)
+	return nil
 }
 
-// pending tells whether connections wait in a listener's queue.
-func (s *socket) pending() (bool, error) {
-	rc, err := s.SyscallConn()
-	if err != nil {
-		return false, err
+// removeStale removes a Unix socket's file that no socket listens on. Processes of one
+// Name do this one after the other, as only one is about to be current.
+func removeStale(ctx context.Context, r request) bool {
+	file, err := os.Lstat(r.address)
+	if err != nil || file.Mode().Type() != os.ModeSocket { // a file of another kind refuses, too
+		return false
 	}
-	n := 0
-	cerr := rc.Control(func(fd uintptr) {
-		list := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		for {
-			if n, err = unix.Poll(list, 0); !errors.Is(err, unix.EINTR) {
-				break
-			}
+	for since := time.Now(); ; {
+		conn, err := new(net.Dialer).DialContext(ctx, r.network, r.address)
+		if err == nil {
+			conn.Close()
 		}
-		err = os.NewSyscallError("poll", err)
-	})
-	return n > 0, errors.Join(cerr, err)
-}
-
-func isV6Only(c syscall.RawConn) (v6only bool, err error) {
-	cerr := c.Control(func(fd uintptr) {
-		var v int
-		v, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
-		v6only, err = v != 0, os.NewSyscallError("getsockopt", err)
-	})
-	return v6only, errors.Join(cerr, err)
+		switch {
+		case !errors.Is(err, syscall.ECONNREFUSED):
+			return false
+		case time.Since(since) >= staleAfter:
+			now, err := os.Lstat(r.address)
+			return err == nil && os.SameFile(file, now) && os.Remove(r.address) == nil
+		case !pause(ctx.Done(), 10*time.Millisecond):
+			return false
+		}
+	}
 }

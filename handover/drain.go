@@ -14,15 +14,15 @@ const emptyFor = 20 * time.Millisecond
 
 func (p *Process) drain(ctx context.Context) error {
 	first := false
-	var newcomer []*link
+	var newcomers []*link
 	_ = p.do(func() { // an error says that it has ended
 		if first = !p.leaving; first {
 			p.leaving = true
 			p.change()
-			newcomer = slices.Clone(p.newcomer)
+			newcomers = slices.Clone(p.newcomer)
 		}
 	})
-	for _, l := range newcomer {
+	for _, l := range newcomers {
 		select {
 		case <-l.sent: // only then it holds them
 		case <-ctx.Done():
@@ -33,30 +33,26 @@ func (p *Process) drain(ctx context.Context) error {
 	if first && p.do(func() {
 		list = p.sockets
 		// Hiding a socket hides it from all who hold it.
-		newcomer, previous := slices.Clone(p.newcomer), p.previous != nil // those that have not died
+		newcomers, previous := slices.Clone(p.newcomer), p.previous != nil // those that have not died
 		held = func(s *socket) bool {
 			has := func(l *link) bool { return slices.Contains(l.gave, s) }
-			return s.parent || slices.ContainsFunc(newcomer, has) || previous && s.borrowed
+			return s.parent || slices.ContainsFunc(newcomers, has) || previous && s.borrowed
 		}
 	}) == nil {
 		err := drainSockets(ctx, list, held)
-		if err != nil {
-			err = fmt.Errorf("handover: drain %q: %w", p.config.Name, err)
-		}
 		_ = p.do(func() { p.over, p.drainErr = true, err })
 		<-p.done
 	}
-	select {
-	case <-p.done:
-		return p.drainErr
-	default:
-	}
 	select { // for the first call, or for a hand-over
 	case <-p.done:
-		return p.drainErr
 	case <-ctx.Done():
-		return fmt.Errorf("handover: drain %q: %w", p.config.Name, ctx.Err())
+		select {
+		case <-p.done:
+		default:
+			return ctx.Err()
+		}
 	}
+	return p.drainErr
 }
 
 // drainSockets hides listeners, waits until their queues are empty, and closes them.
@@ -69,8 +65,8 @@ func drainSockets(ctx context.Context, list []*socket, held func(*socket) bool) 
 			continue
 		}
 		if held(s) {
-			s.leavePath()
-			s.close()
+			s.unlinkOnClose(false)
+			s.Close()
 			continue
 		}
 		if err := s.hide(); err != nil {
@@ -87,11 +83,10 @@ func drainSockets(ctx context.Context, list []*socket, held func(*socket) bool) 
 	// Only a look that finds nothing ends the wait: this process may have been stopped
 	// since the one before.
 	var since time.Time
-	for {
+	for len(waiting) > 0 {
 		n := 0
 		for _, s := range waiting {
-			pending, err := s.pending()
-			if pending && err == nil {
+			if s.pending() {
 				n++
 			}
 		}
@@ -102,10 +97,7 @@ func drainSockets(ctx context.Context, list []*socket, held func(*socket) bool) 
 		} else if time.Since(since) >= emptyFor {
 			break
 		}
-		if len(waiting) == 0 {
-			break
-		}
-		if pause(wait.Done(), time.Millisecond) != nil {
+		if !pause(wait.Done(), time.Millisecond) {
 			if ctx.Err() != nil && n > 0 {
 				errs = append(errs, fmt.Errorf("connections waited on %d listeners that were closed: %w", n, ctx.Err()))
 			}

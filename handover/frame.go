@@ -37,7 +37,7 @@ type message struct {
 	Versions [2]int `json:"versions,omitzero"` // hello: oldest and newest
 	Process  string `json:"process,omitempty"` // hello: a random name
 	PID      int    `json:"pid,omitempty"`     // hello: the sender's; wait: of the one that is waited for
-	NetNS    string `json:"netns,omitempty"`   // hello: the network namespace, empty if not known
+	NetNS    string `json:"netns,omitempty"`   // hello: the network namespace, empty if unknown
 	ID       int    `json:"id,omitempty"`      // socket: its number in this process
 	Network  string `json:"network,omitempty"` // socket: as requested
 	Address  string `json:"address,omitempty"` // socket: as requested
@@ -45,15 +45,9 @@ type message struct {
 	Keep     []int  `json:"keep,omitempty"`    // ready: IDs
 }
 
-func (m message) encode() ([]byte, error) {
-	text, err := json.Marshal(m)
-	if err != nil {
-		return nil, err
-	}
-	if len(text) > maxFrame {
-		return nil, fmt.Errorf("a message of %d bytes is too long", len(text))
-	}
-	return append(binary.BigEndian.AppendUint32(nil, uint32(len(text))), text...), nil
+func (m message) encode() []byte {
+	text, _ := json.Marshal(m) // strings and numbers cannot fail
+	return append(binary.BigEndian.AppendUint32(nil, uint32(len(text))), text...)
 }
 
 func readMessage(r io.Reader) (m message, err error) {
@@ -67,9 +61,6 @@ func readMessage(r io.Reader) (m message, err error) {
 	}
 	text := make([]byte, n)
 	if _, err := io.ReadFull(r, text); err != nil {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
 		return m, err
 	}
 	if err := json.Unmarshal(text, &m); err != nil {

@@ -32,10 +32,9 @@ func TestFramesAreGolden(t *testing.T) {
 		{Type: typeGoing},
 		{Type: typeStopped},
 	} {
-		frame, err := m.encode()
-		require.NoError(t, err)
+		frame := m.encode()
 		want := make([]byte, len(frame))
-		_, err = io.ReadFull(rest, want)
+		_, err := io.ReadFull(rest, want)
 		require.NoError(t, err)
 		assert.Equal(t, string(want), string(frame))
 		got, err := readMessage(bytes.NewReader(want))
@@ -49,10 +48,9 @@ func TestFrames(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct{ frame, err string }{
 		"unknown fields and types": {"\x00\x00\x00\x1a" + `{"type":"x","more":[1,{}]}`, ""},
-		"nothing":                  {"", "EOF"},
 		"half a length":            {"\x00\x00", "unexpected EOF"},
 		"half a frame":             {"\x00\x00\x00\x09{", "unexpected EOF"},
-		"a length and no frame":    {"\x00\x00\x00\x09", "unexpected EOF"},
+		"a length and no frame":    {"\x00\x00\x00\x09", "EOF"},
 		"64 MiB":                   {"\x04\x00\x00\x00{}", "a message of 67108864 bytes is too long"},
 		"no JSON":                  {"\x00\x00\x00\x01x", "a message is no JSON"},
 		"of another type":          {"\x00\x00\x00\x0c" + `{"keep":"x"}`, "a message is no JSON"},
@@ -64,8 +62,6 @@ func TestFrames(t *testing.T) {
 			assert.ErrorContains(t, err, tt.err, name)
 		}
 	}
-	_, err := message{Type: typeReady, Keep: make([]int, maxFrame)}.encode()
-	assert.ErrorContains(t, err, "is too long")
 	for versions, ok := range map[[2]int]bool{{1, 1}: true, {1, 9}: true, {0, 1}: true, {2, 3}: false, {0, 0}: false, {}: false} {
 		err := message{Versions: versions}.checkVersions()
 		assert.Equal(t, ok, err == nil, "%v: %v", versions, err)
@@ -83,16 +79,13 @@ func FuzzReadMessage(f *testing.F) {
 			if err != nil {
 				return
 			}
-			frame, err := m.encode()
-			if err != nil { // JSON that was shorter as it came
-				require.ErrorContains(t, err, "too long")
+			frame := m.encode()
+			again, err := readMessage(bytes.NewReader(frame))
+			if len(frame) > maxFrame { // JSON that was shorter as it came
 				continue
 			}
-			again, err := readMessage(bytes.NewReader(frame))
 			require.NoError(t, err)
-			twice, err := again.encode()
-			require.NoError(t, err)
-			require.Equal(t, string(frame), string(twice))
+			require.Equal(t, string(frame), string(again.encode()))
 		}
 	})
 }

@@ -2,18 +2,13 @@
 
 package handover
 
-import (
-	"os"
-	"time"
-)
+import "time"
 
-// lockFile has no lock that passes with a descriptor here. Instead, connections must
-// have been refused for a second, for which no healthy process has a full queue.
-func lockFile(path string, refused time.Duration) (*os.File, error) {
-	return openLock(path, func(int) error {
-		if refused < time.Second {
-			return errLocked
-		}
-		return nil
-	})
+// lock has no lock that passes with a descriptor. Instead, connections must have been
+// refused for a second, for which no healthy process has a full queue.
+func lock(_ int, refused time.Duration) error {
+	if refused < time.Second {
+		return errLocked
+	}
+	return nil
 }

@@ -3,7 +3,6 @@ package handover
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -23,8 +22,8 @@ func TestMain(m *testing.M) { testproc.Main(m, map[string]testproc.Child{"proces
 
 const anyPort = "127.0.0.1:0"
 
-// process is a process of a service. It answers a connection, or a datagram, with its
-// process id, and does what it is told; see systemCommands, too.
+// process is a process of a service. It answers a connection with its process id, and
+// does what it is told; see also systemCommands.
 func process(args []string, in *bufio.Scanner, out io.Writer) error {
 	c := Config{Name: args[0], Dir: args[1]}
 	var p *Process
@@ -32,37 +31,33 @@ func process(args []string, in *bufio.Scanner, out io.Writer) error {
 	pid := strconv.Itoa(os.Getpid())
 	drained := make(chan error, 1)
 	for in.Scan() {
-		word := strings.Fields(in.Text())
+		words := strings.Fields(in.Text())
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		answer := "ok"
 		var err error
-		switch word[0] {
+		switch words[0] {
 		case "pid":
 			answer = pid
-		case "start", "ready":
-			if len(word) > 1 { // milliseconds
-				n, aerr := strconv.Atoi(word[1])
-				err = aerr
-				ctx, cancel = context.WithTimeout(ctx, time.Duration(n)*time.Millisecond)
-			}
-			if word[0] == "ready" {
-				err = errors.Join(err, p.Ready(ctx))
-			} else if p, err = c.Start(ctx); err == nil {
+		case "start":
+			if p, err = c.Start(ctx); err == nil {
 				answer = strconv.Itoa(p.Predecessor())
 			}
-		case "listen", "hold": // the second does not accept
+		case "listen": // on tcp4 or, with a path, unix
+			network, address := "tcp4", anyPort
+			if len(words) > 1 {
+				network, address = "unix", words[1]
+			}
 			var l net.Listener
-			if l, err = p.Listen(ctx, reuse.Config{}, word[1], word[2]); err == nil {
+			if l, err = p.Listen(ctx, reuse.Config{}, network, address); err == nil {
 				answer = l.Addr().String()
 				listeners = append(listeners, l)
-				if word[0] == "listen" {
-					answerAll(l, pid)
-				}
 			}
 		case "serve":
 			for _, l := range listeners {
 				answerAll(l, pid)
 			}
+		case "ready":
+			err = p.Ready(ctx)
 		case "replaced":
 			<-p.Replaced()
 		case "drain":
@@ -70,11 +65,7 @@ func process(args []string, in *bufio.Scanner, out io.Writer) error {
 		case "drained":
 			err = <-drained
 		default:
-			f, ok := systemCommands[word[0]]
-			if !ok {
-				return fmt.Errorf("no command %q", word[0])
-			}
-			err = f(word[1:])
+			err = systemCommands[words[0]](words[1:])
 		}
 		cancel()
 		if err != nil {
@@ -98,24 +89,15 @@ func answerAll(l net.Listener, who string) (failed <-chan error) { //nolint:unpa
 				errs <- err
 				return
 			}
-			_, _ = io.WriteString(c, who) // an error is the client's, too
+			_, _ = io.WriteString(c, who) // the client reports an error
 			c.Close()
 		}
 	}()
 	return errs
 }
 
-// ask connects and returns the answer.
-func ask(network, address string) (string, error) {
-	c, err := net.DialTimeout(network, address, 10*time.Second)
-	if err != nil {
-		return "", err
-	}
-	return answerOn(c)
-}
-
-// answerOn reads the answer on a connection.
-func answerOn(c net.Conn) (string, error) {
+// readAnswer reads the answer on a connection.
+func readAnswer(c net.Conn) (string, error) {
 	defer c.Close()
 	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		return "", err
@@ -156,28 +138,9 @@ func listen(t testing.TB, p *Process, c reuse.Config, network, address string) n
 	return l
 }
 
-// serve starts a Process that answers connections with who. It is not ready.
-func serve(t testing.TB, c Config, who, network, address string) (*Process, net.Listener) {
-	t.Helper()
-	p := begin(t, c)
-	l := listen(t, p, reuse.Config{}, network, address)
-	answerAll(l, who)
-	return p, l
-}
-
 func ready(t testing.TB, p *Process) {
 	t.Helper()
 	require.NoError(t, p.Ready(soon(t)))
-}
-
-// replaced waits until p has a successor.
-func replaced(t testing.TB, p *Process) {
-	t.Helper()
-	select {
-	case <-p.Replaced():
-	case <-soon(t).Done():
-		require.Fail(t, "not replaced")
-	}
 }
 
 func isReplaced(p *Process) bool {
@@ -189,20 +152,10 @@ func isReplaced(p *Process) bool {
 	}
 }
 
-// current starts a Process that answers connections with "old", and can be succeeded.
-func current(t testing.TB, c Config) (*Process, net.Listener) {
-	t.Helper()
-	p, l := serve(t, c, "old", "tcp4", anyPort)
-	ready(t, p)
-	return p, l
-}
-
 type address struct{ network, address string }
 
 func (a address) Network() string { return a.network }
 func (a address) String() string  { return a.address }
-
-func at(network, addr string) net.Addr { return address{network, addr} }
 
 // dial returns a connection that is closed when the test ends.
 func dial(t testing.TB, a net.Addr) net.Conn {
@@ -213,7 +166,7 @@ func dial(t testing.TB, a net.Addr) net.Conn {
 	return c
 }
 
-// answers fails a test unless a connection is answered by who.
+// answers fails a test unless a new connection is answered by who.
 func answers(t testing.TB, who string, a net.Addr) {
 	t.Helper()
 	answered(t, who, dial(t, a))
@@ -222,7 +175,7 @@ func answers(t testing.TB, who string, a net.Addr) {
 // answered fails a test unless a connection is answered by who.
 func answered(t testing.TB, who string, c net.Conn) {
 	t.Helper()
-	got, err := answerOn(c)
+	got, err := readAnswer(c)
 	require.NoError(t, err)
 	require.Equal(t, who, got)
 }

@@ -45,7 +45,7 @@ func (c Config) meet(ctx context.Context, id string) (*meeting, error) {
 			} else if time.Since(heard) > silence {
 				return nil, fmt.Errorf("%v ends each connection at once, perhaps as many processes wait already: %w", l.who, os.ErrDeadlineExceeded)
 			}
-		case connectionRefused(err), errors.Is(err, fs.ErrNotExist):
+		case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
 			if refused.IsZero() {
 				refused = time.Now()
 			}
@@ -58,36 +58,21 @@ func (c Config) meet(ctx context.Context, id string) (*meeting, error) {
 			case place.abstract() && time.Since(refused) > time.Second:
 				return nil, fmt.Errorf("%s is held by a process that does not listen there; set Dir to a folder that only this user can write: %w", place.address, err)
 			}
-		case errors.Is(err, syscall.EAGAIN): // the queue is full
+		case errors.Is(err, syscall.EAGAIN), ctx.Err() != nil: // the queue is full, or pause returns false
+		case errors.Is(err, syscall.EAFNOSUPPORT):
+			return nil, fmt.Errorf("processes meet at a Unix socket, and the family AF_UNIX is not available: %w", err)
+		case errors.Is(err, os.ErrPermission) && place.abstract():
+			return nil, fmt.Errorf("this process may not connect to %s; set Dir: %w", place.address, err)
 		default:
-			if ctx.Err() != nil {
-				return nil, place.waited(ctx)
-			}
-			return nil, place.explain(err)
+			return nil, err
 		}
-		if time.Since(heard) > silence {
+		switch {
+		case !pause(ctx.Done(), 5*time.Millisecond):
+			return nil, fmt.Errorf("waited for the process at %s: %w", place.address, ctx.Err())
+		case time.Since(heard) > silence:
 			return nil, fmt.Errorf("the process at %s accepts no connection: %w", place.address, os.ErrDeadlineExceeded)
 		}
-		if pause(ctx.Done(), 5*time.Millisecond) != nil {
-			return nil, place.waited(ctx)
-		}
 	}
-}
-
-var errLocked = errors.New("another process has the lock")
-
-func (p place) waited(ctx context.Context) error {
-	return fmt.Errorf("waited for the process at %s: %w", p.address, ctx.Err())
-}
-
-func (p place) explain(err error) error {
-	switch {
-	case errors.Is(err, syscall.EAFNOSUPPORT):
-		return fmt.Errorf("processes meet at a Unix socket, and the family AF_UNIX is not available: %w", err)
-	case errors.Is(err, os.ErrPermission) && p.abstract():
-		return fmt.Errorf("this process may not connect to %s; set Dir: %w", p.address, err)
-	}
-	return err
 }
 
 // greet talks to the current process until that has sent its sockets. If attached is
@@ -105,7 +90,7 @@ func (m *meeting) greet(ctx context.Context, place place, l *link, id string) (a
 		return false, false, err
 	}
 	awaited := l.who
-	stop := context.AfterFunc(ctx, func() { _ = l.conn.SetDeadline(aLongTimeAgo) }) // an error says that it is closed
+	stop := context.AfterFunc(ctx, func() { _ = l.conn.SetDeadline(time.Unix(1, 0)) }) // an error says that it is closed
 	defer stop()
 	in := &receiver{conn: l.conn}
 	defer in.close()
@@ -114,7 +99,7 @@ func (m *meeting) greet(ctx context.Context, place place, l *link, id string) (a
 		if err = l.conn.SetReadDeadline(time.Now().Add(silence)); err != nil {
 			break
 		}
-		if err = ctx.Err(); err != nil { // or the deadline is aLongTimeAgo from now on
+		if err = ctx.Err(); err != nil { // or the deadline is in the past from now on
 			break
 		}
 		var got message
@@ -164,6 +149,14 @@ func (m *meeting) greet(ctx context.Context, place place, l *link, id string) (a
 	return attached, spoke, err
 }
 
+// correct replaces the id by the one that the process has sent, where the kernel tells
+// none, or that of a thread (gVisor).
+func (p *peer) correct(sent int) {
+	if p.pid == 0 && p.uid < 0 || p.pid != sent && isThread(sent, p.pid) {
+		p.pid = sent
+	}
+}
+
 func (l *link) checkHello(m message, place place) error {
 	l.process = m.Process
 	l.who.correct(m.PID)
@@ -188,43 +181,30 @@ func (m *meeting) receive(got message, in *receiver, place place) error {
 		m.rendezvous.lock = os.NewFile(uintptr(fd), "lock")
 		return nil
 	}
-	l, p, err := adopt(fd)
-	if got.Type == typeRendezvous && err == nil {
-		if ul, ok := l.(*net.UnixListener); ok && m.rendezvous == nil {
-			// fd stays open: it is the spare, and its number is lower than those of the
-			// sockets that follow.
-			m.rendezvous = &rendezvous{place: place, listener: ul, spare: os.NewFile(uintptr(fd), "spare")}
-			return nil
-		}
+	s, err := adopt(fd)
+	if l, ok := s.(*net.UnixListener); ok && got.Type == typeRendezvous && m.rendezvous == nil {
+		// fd stays open: it is the spare, and its number is lower than those of the
+		// sockets that follow.
+		m.rendezvous = &rendezvous{place: place, listener: l, spare: os.NewFile(uintptr(fd), "spare")}
+		return nil
 	}
 	unix.Close(fd)
 	if err != nil {
 		return err
 	}
-	s := &socket{request: request{got.Network, got.Address, p != nil}, id: got.ID, listener: l, packet: p, parent: got.Files, borrowed: true}
-	m.sockets = append(m.sockets, s)
+	_, isPacket := s.(net.PacketConn)
+	m.sockets = append(m.sockets, &socket{
+		request:   request{got.Network, got.Address, isPacket},
+		netSocket: s,
+		id:        got.ID,
+		parent:    got.Files,
+		borrowed:  true,
+	})
 	return nil
 }
-
-func (l *link) send(m message) error {
-	b, err := m.encode()
-	if err != nil {
-		return err
-	}
-	if err := l.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return err
-	}
-	_, err = l.conn.Write(b)
-	return err
-}
-
-const writeTimeout = 5 * time.Second
 
 func hello(id string, sc syscall.Conn) message {
 	return message{Type: typeHello, Versions: [2]int{oldestVersion, newestVersion}, Process: id, PID: os.Getpid(), NetNS: netns(sc)}
 }
 
-var aLongTimeAgo = time.Unix(1, 0)
-
-func addressInUse(err error) bool      { return errors.Is(err, syscall.EADDRINUSE) }
-func connectionRefused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
+func addressInUse(err error) bool { return errors.Is(err, syscall.EADDRINUSE) }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"time"
@@ -19,16 +18,6 @@ type meeting struct {
 	rendezvous *rendezvous
 	sockets    []*socket
 	vanished   bool
-}
-
-func (m *meeting) close() {
-	closeSockets(m.sockets)
-	if m.rendezvous != nil {
-		m.rendezvous.close(m.link == nil)
-	}
-	if m.link != nil {
-		m.link.conn.Close()
-	}
 }
 
 // join takes over what meet found. It runs before own, or in it.
@@ -80,33 +69,22 @@ func (p *Process) becomeCurrent() {
 	for _, s := range p.sockets {
 		p.number(s)
 		if s.borrowed {
-			s.ownPath()
+			s.unlinkOnClose(true)
 		}
 	}
 	p.change()
 }
 
-// takeTurn waits until no other Ready is under way. One whose ctx has ended as well
-// returns soon, and counts for this one.
-func (p *Process) takeTurn(ctx context.Context) bool {
-	select {
-	case p.turn <- struct{}{}:
-		return true
-	case <-ctx.Done():
-	}
-	soon := time.NewTimer(time.Second)
-	defer soon.Stop()
-	select {
-	case p.turn <- struct{}{}:
-		return true
-	case <-soon.C:
-		return false
-	}
-}
-
 func (p *Process) ready(ctx context.Context) error {
-	if !p.takeTurn(ctx) {
-		return ctx.Err()
+	select {
+	case p.turn <- struct{}{}:
+	case <-ctx.Done():
+		// A Ready under way whose ctx has ended as well returns soon, and counts for this one.
+		select {
+		case p.turn <- struct{}{}:
+		case <-time.After(time.Second):
+			return ctx.Err()
+		}
 	}
 	defer func() { <-p.turn }()
 	if p.wasReady() {
@@ -116,21 +94,16 @@ func (p *Process) ready(ctx context.Context) error {
 		return err
 	}
 	var again bool
-	if err := p.do(func() { again = p.previous != nil && p.previous.gaveUp }); err != nil {
-		return err
+	err := p.do(func() { again = p.previous != nil && p.previous.gaveUp })
+	if err == nil && again {
+		err = p.meetAgain(ctx)
 	}
-	if again {
-		if err := p.meetAgain(ctx); err != nil {
-			return err
-		}
+	if err != nil {
+		return err
 	}
 	var l *link
-	var err error
-	if ended := p.do(func() { l, err = p.sendReady() }); ended != nil {
-		return ended
-	}
-	if err != nil || l == nil {
-		return err
+	if ended := p.doUnlessLeaving(func() { l, err = p.sendReady() }); ended != nil || err != nil || l == nil {
+		return errors.Join(ended, err)
 	}
 	select {
 	case <-l.over:
@@ -141,8 +114,8 @@ func (p *Process) ready(ctx context.Context) error {
 		<-l.over
 	}
 	ended := p.do(func() {
-		if !p.current && p.rendezvous != nil {
-			// If the previous process dies now, its place is free: see meetAgain.
+		if !p.current {
+			// If the previous process dies now, another can take its place: see meetAgain.
 			p.rendezvous.close(false)
 			p.rendezvous = nil
 		}
@@ -166,9 +139,6 @@ func (p *Process) wasReady() (yes bool) {
 
 // sendReady returns the link to wait on, or nil if this process is current.
 func (p *Process) sendReady() (*link, error) {
-	if p.leaving {
-		return nil, net.ErrClosed
-	}
 	l := p.previous
 	if l == nil {
 		if !p.current {
@@ -214,13 +184,13 @@ func (p *Process) meetAgain(ctx context.Context) error {
 	if err := p.do(func() {
 		old := p.previous
 		if m.link != nil && m.link.process != old.process {
-			other = fmt.Errorf("%v has succeeded %v in the meantime", m.link.who, old.who)
+			other = fmt.Errorf("%v has succeeded %v while this process waited", m.link.who, old.who)
 			return
 		}
 		m.sockets = slices.DeleteFunc(m.sockets, func(s *socket) bool {
 			known := slices.ContainsFunc(p.sockets, func(have *socket) bool { return have.borrowed && have.id == s.id })
 			if known {
-				s.close()
+				s.Close()
 			}
 			return known
 		})
@@ -230,7 +200,11 @@ func (p *Process) meetAgain(ctx context.Context) error {
 		}
 		p.join(m)
 	}); err != nil || other != nil {
-		m.close()
+		closeSockets(m.sockets)
+		m.rendezvous.close(m.link == nil)
+		if m.link != nil {
+			m.link.conn.Close()
+		}
 		return errors.Join(err, other)
 	}
 	return nil

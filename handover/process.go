@@ -1,11 +1,8 @@
 package handover
 
 import (
-	"crypto/rand"
-	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"sync"
 	"time"
 )
@@ -43,19 +40,16 @@ type Process struct {
 	nextID     int
 }
 
-func newID() string { return rand.Text() }
-
-// own runs calls until over, then closes all that is left. It is the only one that
-// touches the state.
+// own runs calls until over, then closes all that is left. Nothing else touches the state.
 func (p *Process) own() {
 	for !p.over {
 		(<-p.calls)()
 	}
 	close(p.ended)
-	// The rendezvous is closed last: a process that finds none opens the addresses anew.
+	// The rendezvous is closed last: a process that finds none opens the addresses again.
 	if p.newcomer != nil {
 		for _, s := range p.sockets {
-			s.leavePath()
+			s.unlinkOnClose(false)
 		}
 	}
 	closeListeners(p.sockets)
@@ -64,10 +58,7 @@ func (p *Process) own() {
 	}
 	closeSockets(p.passed)
 	closeSockets(p.files)
-	if p.rendezvous != nil {
-		mine := p.previous == nil && p.newcomer == nil && !p.succeeded
-		p.rendezvous.close(mine)
-	}
+	p.rendezvous.close(p.previous == nil && p.newcomer == nil && !p.succeeded)
 	if p.previous != nil {
 		p.previous.conn.Close()
 	}
@@ -90,7 +81,20 @@ func (p *Process) do(f func()) error {
 	}
 }
 
-// change has the processes that wait ask again.
+// doUnlessLeaving runs f as do does, and returns net.ErrClosed if this process leaves
+// the service.
+func (p *Process) doUnlessLeaving(f func()) error {
+	err := net.ErrClosed
+	_ = p.do(func() { // an error is the same one
+		if !p.leaving {
+			err = nil
+			f()
+		}
+	})
+	return err
+}
+
+// change makes the processes that wait ask again.
 func (p *Process) change() {
 	close(p.changed)
 	p.changed = make(chan struct{})
@@ -99,9 +103,8 @@ func (p *Process) change() {
 // A link is a connection between two processes.
 type link struct {
 	conn    *net.UnixConn
-	process string // the other's id, from its hello
+	process string // the id in the other's hello, and empty before that
 	who     peer
-	greeted bool
 	gave    []*socket     // what is sent to a newcomer
 	sent    chan struct{} // closed when that is on its way, or cannot be
 
@@ -112,50 +115,40 @@ type link struct {
 	gaveUp    bool // Ready's ctx has ended
 }
 
-// A peer is what the kernel, or else its hello, tells of the process at the other end.
-type peer struct {
-	pid   int // 0 if not known
-	uid   int // -1 if not known
-	state string
+func (l *link) send(m message) error {
+	err := l.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+	if err == nil {
+		_, err = l.conn.Write(m.encode())
+	}
+	return err
 }
 
-// correct replaces the id by the one that the process has sent, where the kernel tells
-// none, or that of a thread (gVisor).
-func (p *peer) correct(sent int) {
-	thread := p.pid != sent && isThread(sent, p.pid)
-	if thread || p.pid == 0 && p.uid < 0 {
-		p.pid = sent
-	}
+const writeTimeout = 5 * time.Second
+
+// A peer is the process at the other end, as reported by the kernel or else by its hello.
+type peer struct {
+	pid   int    // 0 if unknown
+	uid   int    // -1 if unknown
+	state string // empty, or "," and a word
 }
 
 func (p peer) String() string {
-	var more []string
-	if p.uid >= 0 {
-		more = append(more, fmt.Sprintf("uid %d", p.uid))
-	}
-	if p.state != "" {
-		more = append(more, p.state)
-	}
 	s := "a process that is not visible from here"
 	if p.pid > 0 {
 		s = fmt.Sprintf("pid %d", p.pid)
 	}
-	if len(more) > 0 {
-		s += " (" + strings.Join(more, ", ") + ")"
+	if p.uid < 0 {
+		return s
 	}
-	return s
+	return fmt.Sprintf("%s (uid %d%s)", s, p.uid, p.state)
 }
 
-var errStopped = errors.New("stopped")
-
-// pause waits, and returns an error if stop is closed before.
-func pause(stop <-chan struct{}, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
+// pause waits, and returns false if stop is closed before.
+func pause(stop <-chan struct{}, d time.Duration) bool {
 	select {
-	case <-t.C:
-		return nil
+	case <-time.After(d):
+		return true
 	case <-stop:
-		return errStopped
+		return false
 	}
 }

@@ -19,39 +19,29 @@ const hasAbstract = true
 // can bind and connect to, it must be of this user; a folder has been checked.
 func (p place) check(conn *net.UnixConn) (peer, error) {
 	who := peer{uid: -1}
-	rc, err := conn.SyscallConn()
-	if err != nil {
-		return who, err
-	}
 	var cred *unix.Ucred
-	cerr := rc.Control(func(fd uintptr) {
-		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	err := control(conn, func(fd int) (err error) {
+		cred, err = unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+		return os.NewSyscallError("getsockopt", err)
 	})
-	if cerr != nil {
-		return who, cerr
+	if err == nil {
+		who = peer{pid: int(cred.Pid), uid: int(cred.Uid)}
 	}
-	if err != nil {
-		if p.abstract() {
-			return who, os.NewSyscallError("getsockopt", err)
-		}
-		return who, nil
-	}
-	who = peer{pid: int(cred.Pid), uid: int(cred.Uid)}
 	if !p.abstract() {
 		return who, nil
+	}
+	if err != nil {
+		return who, err
 	}
 	euid := os.Geteuid()
 	if who.uid != euid {
 		return who, fmt.Errorf("%w: %s is held by uid %d (pid %d), not by uid %d; set Dir to a folder that only this user can write", os.ErrPermission, p.address, who.uid, who.pid, euid)
 	}
-	if who.uid == overflowUID && p.unmapped != nil {
+	if who.uid == 65534 && p.unmapped != nil {
 		return who, fmt.Errorf("%w: %s is held by uid %d (pid %d), as which every user outside this user namespace appears; set Dir to a folder that only this user can write: %w", os.ErrPermission, p.address, who.uid, who.pid, p.unmapped)
 	}
 	return who, nil
 }
-
-// overflowUID is what a user id reads as that has no number in this user namespace.
-const overflowUID = 65534
 
 // checkAllMapped fails unless every user has a number in this user namespace.
 func checkAllMapped() error {
@@ -62,16 +52,15 @@ func checkAllMapped() error {
 	return err
 }
 
-// netns names the network namespace, or returns "" where that is not known.
-func netns(sc syscall.Conn) string {
-	if rc, err := sc.SyscallConn(); err == nil {
-		var cookie uint64
-		cerr := rc.Control(func(fd uintptr) { // from Linux 5.14
-			cookie, err = unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
-		})
-		if cerr == nil && err == nil && cookie != 0 {
-			return "cookie " + strconv.FormatUint(cookie, 10)
-		}
+// netns names the network namespace, or returns "" where that is unknown.
+func netns(c syscall.Conn) string {
+	var cookie uint64
+	err := control(c, func(fd int) (err error) { // from Linux 5.14
+		cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+		return err
+	})
+	if err == nil && cookie != 0 {
+		return "cookie " + strconv.FormatUint(cookie, 10)
 	}
 	if info, err := os.Stat("/proc/self/ns/net"); err == nil {
 		return "inode " + strconv.FormatUint(info.Sys().(*syscall.Stat_t).Ino, 10)
@@ -85,7 +74,7 @@ func isThread(pid, id int) bool {
 	return err == nil
 }
 
-// stateOf says in a word what a process that does not answer does, if it is visible.
+// stateOf returns "," and what a process that does not answer does, if it is visible.
 func stateOf(pid int) string {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
@@ -94,13 +83,13 @@ func stateOf(pid int) string {
 	_, after, _ := strings.Cut(string(b[strings.LastIndexByte(string(b), ')')+1:]), " ")
 	switch state, _, _ := strings.Cut(after, " "); state {
 	case "T", "t":
-		return "stopped"
+		return ", stopped"
 	case "Z", "X":
-		return "dead"
+		return ", dead"
 	case "D":
-		return "in an uninterruptible wait"
+		return ", in an uninterruptible wait"
 	}
-	return "running"
+	return ", running"
 }
 
 // giveUp ends the wait for the previous process's agreement. Its later send fails, and

@@ -34,15 +34,11 @@ type rendezvous struct {
 	listener *net.UnixListener
 	lock     *os.File
 	spare    *os.File // a descriptor to accept a newcomer with
-	closed   bool
 }
 
-// meetingPlace says where processes of this Name meet.
+// meetingPlace returns where processes of this Name meet.
 func (c Config) meetingPlace() string {
-	p, err := c.findPlace()
-	if err != nil {
-		return err.Error()
-	}
+	p, _ := c.findPlace() // Start has found it
 	return p.address
 }
 
@@ -59,7 +55,7 @@ func (c Config) findPlace() (place, error) {
 	}
 	dir, err := privateFolder(dir)
 	if err != nil {
-		return place{}, err
+		return place{}, fmt.Errorf("field Dir: %w", err)
 	}
 	p := place{address: filepath.Join(dir, c.Name+".socket")}
 	if most := len(unix.RawSockaddrUnix{}.Path) - 1; len(p.address) > most {
@@ -74,26 +70,23 @@ func privateFolder(dir string) (string, error) {
 	euid := os.Geteuid()
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("field Dir: %w", err)
+		return "", err
 	case owner == euid && mode == 0o700:
 		return dir, nil
 	case owner != euid && owner != 0:
-		return "", fmt.Errorf("folder %s (Dir) belongs to uid %d, not to uid %d: %w", dir, owner, euid, os.ErrPermission)
+		return "", fmt.Errorf("folder %s belongs to uid %d, not to uid %d: %w", dir, owner, euid, os.ErrPermission)
 	case mode&0o022 != 0:
-		return "", fmt.Errorf("folder %s (Dir) can be written by other users (mode %04o): %w", dir, mode, os.ErrPermission)
+		return "", fmt.Errorf("folder %s can be written by other users (mode %04o): %w", dir, mode, os.ErrPermission)
 	}
 	dir = filepath.Join(dir, "reuse")
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return "", fmt.Errorf("field Dir: %w", err)
+		return "", err
 	}
 	mode, owner, err = folderMode(dir)
-	if err != nil {
-		return "", fmt.Errorf("field Dir: %w", err)
+	if err == nil && (owner != euid || mode != 0o700) {
+		err = fmt.Errorf("folder %s belongs to uid %d with mode %04o, not to uid %d with mode 0700: %w", dir, owner, mode, euid, os.ErrPermission)
 	}
-	if owner != euid || mode != 0o700 {
-		return "", fmt.Errorf("folder %s (Dir) belongs to uid %d with mode %04o, not to uid %d with mode 0700: %w", dir, owner, mode, euid, os.ErrPermission)
-	}
-	return dir, nil
+	return dir, err
 }
 
 // folderMode returns the mode and owner of a folder, which must not be a symbolic link.
@@ -112,47 +105,41 @@ func folderMode(dir string) (mode fs.FileMode, owner int, err error) {
 // prove that: BSD refuses when the queue is full.
 func (p place) claim(refused time.Duration) (*rendezvous, error) {
 	r := &rendezvous{place: p}
+	var err error
 	if !p.abstract() {
-		var err error
 		if r.lock, err = lockFile(p.lockPath(), refused); err != nil {
 			return nil, err
 		}
-		if err := os.Remove(p.address); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			r.close(false)
-			return nil, err
+		if err = os.Remove(p.address); errors.Is(err, fs.ErrNotExist) {
+			err = nil
 		}
 	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: p.address, Net: "unix"})
+	if err == nil {
+		r.listener, err = net.ListenUnix("unix", &net.UnixAddr{Name: p.address, Net: "unix"})
+	}
 	if err != nil {
 		r.close(false)
 		return nil, err
 	}
-	l.SetUnlinkOnClose(false)
-	r.listener = l
+	r.listener.SetUnlinkOnClose(false)
 	return r, nil
 }
 
 func (p place) lockPath() string { return strings.TrimSuffix(p.address, ".socket") + ".lock" }
 
-// openLock opens the lock file and calls lock for it. Its owner removes the file, so it
-// is checked to be the one that others find.
-func openLock(path string, lock func(fd int) error) (*os.File, error) {
+// lockFile takes the lock that the current process of a place has. It belongs to the
+// descriptor, so it passes to the next process with that. The lock's owner removes the
+// file, so it is checked to be the one that others find.
+func lockFile(path string, refused time.Duration) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	rc, err := f.SyscallConn()
-	if err == nil {
-		cerr := rc.Control(func(fd uintptr) { err = lock(int(fd)) })
-		err = errors.Join(cerr, err)
-	}
-	if err == nil {
-		var mine, found os.FileInfo
-		if mine, err = f.Stat(); err == nil {
-			if found, err = os.Stat(path); errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(mine, found) {
-				err = errLocked
-			}
-		}
+	err = control(f, func(fd int) error { return lock(fd, refused) })
+	mine, _ := f.Stat()
+	found, _ := os.Stat(path) // if there is one
+	if err == nil && !os.SameFile(mine, found) {
+		err = errLocked
 	}
 	if err != nil {
 		f.Close()
@@ -161,85 +148,34 @@ func openLock(path string, lock func(fd int) error) (*os.File, error) {
 	return f, nil
 }
 
-// own is called when the rendezvous becomes this process's. The kernel tells a process
-// that connects who called listen last (Linux 6.18).
-func (r *rendezvous) own() {
-	if rc, err := r.listener.SyscallConn(); err == nil {
-		_ = rc.Control(func(fd uintptr) { _ = unix.Listen(int(fd), unix.SOMAXCONN) })
-	}
-	r.keepSpare()
-}
+var errLocked = errors.New("another process has the lock")
 
-// keepSpare opens the spare descriptor, if one is free.
+// keepSpare opens the spare descriptor, if one is free and the rendezvous open.
 func (r *rendezvous) keepSpare() {
-	if r.closed || r.spare != nil {
+	if r == nil || r.spare != nil {
 		return
 	}
-	rc, err := r.listener.SyscallConn()
-	if err != nil {
-		return
-	}
-	_ = rc.Control(func(fd uintptr) {
-		if copied, err := dup(int(fd)); err == nil {
+	_ = control(r.listener, func(fd int) error {
+		copied, err := dup(fd)
+		if err == nil {
 			r.spare = os.NewFile(uintptr(copied), "spare")
 		}
+		return err
 	})
-}
-
-// releaseSpare tells whether there was a spare descriptor, which is free now.
-func (r *rendezvous) releaseSpare() bool {
-	if r.spare == nil {
-		return false
-	}
-	r.spare.Close()
-	r.spare = nil
-	return true
 }
 
 // close closes this process's copies. If the place is its own, the files are removed,
 // the lock last.
 func (r *rendezvous) close(own bool) {
-	if r == nil || r.closed {
+	if r == nil {
 		return
 	}
-	r.closed = true
-	if own && !r.place.abstract() && r.listener != nil {
+	if own && !r.place.abstract() {
 		_ = os.Remove(r.place.address) // what remains is removed by the next process
 		_ = os.Remove(r.place.lockPath())
 	}
-	r.releaseSpare()
-	if r.listener != nil {
-		r.listener.Close()
-	}
-	if r.lock != nil {
-		r.lock.Close()
-	}
-}
-
-// ownPath has Close remove the file of a Unix listener, as it does for one that this
-// process opened. That of a parent's is the parent's.
-func (s *socket) ownPath() {
-	if l, ok := s.listener.(*net.UnixListener); ok && !s.parent {
-		l.SetUnlinkOnClose(true)
-	}
-}
-
-// leavePath has Close leave the file of a Unix listener to the successor.
-func (s *socket) leavePath() {
-	if l, ok := s.listener.(*net.UnixListener); ok {
-		l.SetUnlinkOnClose(false)
-	}
-}
-
-// hidePath removes the file of a Unix listener, so that no client finds it.
-func hidePath(l *net.UnixListener) error {
-	path := l.Addr().String()
-	if strings.HasPrefix(path, "@") {
-		return fmt.Errorf("%w for an abstract name", errors.ErrUnsupported)
-	}
-	l.SetUnlinkOnClose(false)
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	// To close what is nil or closed is an error, and no more.
+	r.spare.Close()
+	r.listener.Close()
+	r.lock.Close()
 }

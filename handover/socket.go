@@ -7,12 +7,13 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"example.com/reuse"
+	"example.com/reuse/internal/sockopt"
 )
 
 // A request is what a socket is asked for by.
@@ -24,51 +25,32 @@ type request struct {
 // A socket is one that this process listens on or reads from.
 type socket struct {
 	request
+	netSocket
 	id       int
-	listener net.Listener   // or
-	packet   net.PacketConn // one of the two
-	parent   bool           // the parent of a process holds it, too: it came from Files
-	borrowed bool           // it was passed by the previous process
+	parent   bool // a parent holds the socket: this process or a predecessor had it in Files
+	borrowed bool // the previous process passed the socket
+}
+
+// A netSocket is a listener or a packet socket of package net.
+type netSocket interface {
+	syscall.Conn
+	io.Closer
 }
 
 func (s *socket) String() string { return s.network + " " + s.address }
 
-// raw is the value of package net.
-func (s *socket) raw() interface {
-	syscall.Conn
-	io.Closer
-} {
-	if s.isPacket {
-		return s.packet.(interface {
-			syscall.Conn
-			io.Closer
-		})
-	}
-	return s.listener.(interface {
-		syscall.Conn
-		io.Closer
-	})
-}
-
-func (s *socket) SyscallConn() (syscall.RawConn, error) { return s.raw().SyscallConn() }
-
 func (s *socket) localAddr() net.Addr {
-	if s.isPacket {
-		return s.packet.LocalAddr()
+	if l, ok := s.netSocket.(net.Listener); ok {
+		return l.Addr()
 	}
-	return s.listener.Addr()
+	return s.netSocket.(net.PacketConn).LocalAddr()
 }
 
-func (s *socket) close() { _ = s.raw().Close() } // an error says that it is closed
-
-func (s *socket) closed() bool {
-	rc, err := s.SyscallConn()
-	return err != nil || rc.Control(func(uintptr) {}) != nil
-}
+func (s *socket) closed() bool { return control(s, func(int) error { return nil }) != nil }
 
 func closeSockets(list []*socket) {
 	for _, s := range list {
-		s.close()
+		s.Close()
 	}
 }
 
@@ -77,72 +59,77 @@ func closeSockets(list []*socket) {
 func closeListeners(list []*socket) {
 	for _, s := range list {
 		if !s.isPacket {
-			s.close()
+			s.Close()
 		}
 	}
 }
 
-// open returns a socket for a request: one that was passed, one from Files, or a new
-// one.
-func (p *Process) open(ctx context.Context, c reuse.Config, r request) (*socket, error) {
-	lc, err := c.ListenConfig(net.ListenConfig{Control: p.config.Control})
-	if err == nil {
-		err = ctx.Err()
-	}
-	if err == nil && p.config.Name != "" && strings.HasPrefix(r.network, "ip") {
-		err = fmt.Errorf("%w: raw sockets cannot be passed", errors.ErrUnsupported)
-	}
+// control calls do with the descriptor of c.
+func control(c syscall.Conn, do func(fd int) error) error {
+	rc, err := c.SyscallConn()
 	if err != nil {
-		return nil, listenError(r, err)
+		return err
+	}
+	return sockopt.Control(rc, func(fd uintptr) error { return do(int(fd)) })
+}
+
+// open returns a socket that was passed, one from Files, or a new one.
+func (p *Process) open(ctx context.Context, c reuse.Config, r request) (*socket, error) {
+	s, err := p.find(ctx, c, r)
+	if err == nil {
+		err = p.doUnlessLeaving(func() {
+			if p.current {
+				p.number(s)
+			}
+			p.sockets = append(slices.DeleteFunc(p.sockets, (*socket).closed), s)
+		})
+		if err != nil {
+			s.Close()
+		}
+	}
+	var op *net.OpError
+	if err != nil && !errors.As(err, &op) {
+		err = &net.OpError{Op: "listen", Net: r.network, Err: err}
+	}
+	return s, err
+}
+
+func (p *Process) find(ctx context.Context, c reuse.Config, r request) (*socket, error) {
+	lc, err := c.ListenConfig(net.ListenConfig{Control: p.config.Control})
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if p.config.Name != "" && strings.HasPrefix(r.network, "ip") {
+		return nil, fmt.Errorf("%w: raw sockets cannot be passed", errors.ErrUnsupported)
 	}
 	var s *socket
-	var files bool
-	if err := p.do(func() {
-		if p.leaving {
-			err = net.ErrClosed
-			return
-		}
+	var files, vanished bool
+	if err := p.doUnlessLeaving(func() {
 		s = take(&p.passed, func(s *socket) bool { return s.request == r })
-		files = len(p.files) > 0
+		files, vanished = len(p.files) > 0, p.vanished
 	}); err != nil {
-		return nil, listenError(r, err)
-	}
-	if err != nil {
-		return nil, listenError(r, err)
+		return nil, err
 	}
 	if s == nil && files {
 		if s, err = p.fromFiles(ctx, r); err != nil {
 			return nil, err
 		}
 	}
-	if s != nil {
-		if err := s.verify(ctx, c); err != nil {
-			if p.do(func() { p.putBack(s) }) != nil {
-				s.close()
-			}
-			return nil, listenError(r, err)
-		}
-	} else if s, err = p.openNew(ctx, c, lc, r); err != nil {
-		return nil, err
+	if s == nil {
+		return p.openNew(ctx, c, lc, r, vanished)
 	}
-	if ended := p.do(func() {
-		if err = nil; p.leaving {
-			err = net.ErrClosed
-			return
+	if err := s.verify(ctx, c); err != nil {
+		list := &p.files
+		if s.borrowed {
+			list = &p.passed
 		}
-		if p.current {
-			p.number(s)
+		if p.do(func() { *list = slices.Insert(*list, 0, s) }) != nil {
+			s.Close()
 		}
-		kept := p.sockets[:0]
-		for _, old := range p.sockets {
-			if !old.closed() {
-				kept = append(kept, old)
-			}
-		}
-		p.sockets = append(kept, s)
-	}); ended != nil || err != nil {
-		s.close()
-		return nil, listenError(r, net.ErrClosed)
+		return nil, err
 	}
 	return s, nil
 }
@@ -155,119 +142,65 @@ func (p *Process) number(s *socket) {
 
 // take removes and returns the first socket that fits, or returns nil.
 func take(list *[]*socket, fits func(*socket) bool) *socket {
-	for i, s := range *list {
-		if fits(s) {
-			*list = append((*list)[:i:i], (*list)[i+1:]...)
-			return s
-		}
+	i := slices.IndexFunc(*list, fits)
+	if i < 0 {
+		return nil
 	}
-	return nil
-}
-
-// putBack lets a socket be asked for again, with other options.
-func (p *Process) putBack(s *socket) {
-	if s.borrowed {
-		p.passed = append([]*socket{s}, p.passed...)
-	} else {
-		p.files = append([]*socket{s}, p.files...)
-	}
-}
-
-func listenError(r request, err error) error {
-	var op *net.OpError
-	if errors.As(err, &op) {
-		return err
-	}
-	return &net.OpError{Op: "listen", Net: r.network, Err: err}
+	s := (*list)[i]
+	*list = slices.Delete(*list, i, i+1)
+	return s
 }
 
 // openNew opens a socket. The kernel may still be closing those of a process that was
 // killed a moment ago, and a Unix socket's file outlives its process.
-func (p *Process) openNew(ctx context.Context, c reuse.Config, lc net.ListenConfig, r request) (*socket, error) {
-	s := &socket{request: r}
-	vanished := false
-	if err := p.do(func() { vanished = p.vanished }); err != nil {
-		return nil, listenError(r, err)
+func (p *Process) openNew(ctx context.Context, c reuse.Config, lc net.ListenConfig, r request, vanished bool) (*socket, error) {
+	listen, listenPacket := c.Listen, c.ListenPacket // which know more than lc, for example about port 0
+	if p.config.Control != nil {
+		listen, listenPacket = lc.Listen, lc.ListenPacket
 	}
 	for patience := time.Now().Add(time.Second); ; {
+		var opened any
 		var err error
-		switch {
-		case r.isPacket && p.config.Control == nil:
-			s.packet, err = c.ListenPacket(ctx, r.network, r.address) // which knows more about port 0
-		case r.isPacket:
-			s.packet, err = lc.ListenPacket(ctx, r.network, r.address)
-		case p.config.Control == nil:
-			s.listener, err = c.Listen(ctx, r.network, r.address)
-		default:
-			s.listener, err = lc.Listen(ctx, r.network, r.address)
+		if r.isPacket {
+			opened, err = listenPacket(ctx, r.network, r.address)
+		} else {
+			opened, err = listen(ctx, r.network, r.address)
 		}
 		switch {
 		case err == nil:
-			return s, nil
+			return &socket{request: r, netSocket: opened.(netSocket)}, nil
 		case !addressInUse(err) || p.config.Name == "":
 			return nil, err
-		case strings.HasPrefix(r.network, "unix") && p.removeStale(ctx, r):
-		case vanished && time.Now().Before(patience) && pause(ctx.Done(), 10*time.Millisecond) == nil:
+		case strings.HasPrefix(r.network, "unix") && removeStale(ctx, r):
+		case vanished && time.Now().Before(patience) && pause(ctx.Done(), 10*time.Millisecond):
 		default:
 			var op *net.OpError
 			if errors.As(err, &op) {
-				more := *op
-				more.Err = fmt.Errorf("%w: no process that meets at %s passed a socket for %v", op.Err, p.config.meetingPlace(), s)
-				err = &more
+				op.Err = fmt.Errorf("%w: no process that meets at %s passed a socket for %s %s", op.Err, p.config.meetingPlace(), r.network, r.address)
 			}
 			return nil, err
 		}
 	}
 }
 
-// removeStale removes a Unix socket's file that no socket listens on. Processes of one
-// Name do this one after the other, as only one is about to be current.
-func (p *Process) removeStale(ctx context.Context, r request) bool {
-	file, err := os.Lstat(r.address)
-	if err != nil || file.Mode().Type() != os.ModeSocket { // a file of another kind refuses, too
-		return false
-	}
-	for since := time.Now(); ; {
-		conn, err := new(net.Dialer).DialContext(ctx, r.network, r.address)
-		if err == nil {
-			conn.Close()
-			return false
-		}
-		if !connectionRefused(err) {
-			return false
-		}
-		if time.Since(since) >= staleAfter {
-			break
-		}
-		if pause(ctx.Done(), 10*time.Millisecond) != nil {
-			return false
-		}
-	}
-	now, err := os.Lstat(r.address)
-	return err == nil && os.SameFile(file, now) && os.Remove(r.address) == nil
-}
-
 // fromFiles returns the first of Config.Files that has the address and type that
 // package net would give a new socket.
 func (p *Process) fromFiles(ctx context.Context, r request) (*socket, error) {
-	want, err := wouldOpen(ctx, r, nil)
+	want, _, err := wouldOpen(ctx, r, reuse.Config{})
 	if err != nil {
 		return nil, err
 	}
 	var s *socket
-	ended := p.do(func() {
+	err = p.do(func() {
 		s = take(&p.files, func(s *socket) bool {
 			have, err := s.shape()
 			return err == nil && s.isPacket == r.isPacket && have == want
 		})
 	})
-	if ended != nil {
-		return nil, listenError(r, ended)
-	}
 	if s != nil {
 		s.request = r
 	}
-	return s, nil
+	return s, err
 }
 
 // A shape is where and how a socket is bound.
@@ -277,7 +210,7 @@ type shape struct {
 	v6only     bool   // of a wildcard address
 }
 
-func newShape(network, address string, sc syscall.RawConn) (sh shape, err error) {
+func newShape(network, address string, sc syscall.Conn) (sh shape, err error) {
 	sh = shape{network: network, host: address}
 	if strings.HasPrefix(network, "unix") {
 		return sh, nil
@@ -290,24 +223,29 @@ func newShape(network, address string, sc syscall.RawConn) (sh shape, err error)
 	}
 	sh.host = ""
 	if strings.HasSuffix(network, "6") {
-		sh.v6only, err = isV6Only(sc)
+		err = control(sc, func(fd int) (err error) {
+			sh.v6only, err = sockopt.V6Only(uintptr(fd))
+			return err
+		})
 	}
 	return sh, err
 }
 
 var errNotOpened = errors.New("not opened")
 
-// wouldOpen returns the shape that package net would give a new socket. look is called
-// with that socket before it is bound; it is not bound in the end.
-func wouldOpen(ctx context.Context, r request, look func(network, address string, c syscall.RawConn) error) (sh shape, err error) {
-	lc := net.ListenConfig{Control: func(network, address string, c syscall.RawConn) error {
-		if look != nil {
-			if err := look(network, address, c); err != nil {
+// wouldOpen returns the shape of the socket that package net would open with c's options,
+// and the options if c has any. That socket is closed before it is bound.
+func wouldOpen(ctx context.Context, r request, c reuse.Config) (sh shape, options reuse.Config, err error) {
+	lc := net.ListenConfig{Control: func(network, address string, rc syscall.RawConn) (err error) {
+		if c != (reuse.Config{}) {
+			if err := c.Control(network, address, rc); err != nil {
+				return err
+			}
+			if options, err = reuse.Inspect(rawConn{rc}); err != nil {
 				return err
 			}
 		}
-		var err error
-		if sh, err = newShape(network, address, c); err != nil {
+		if sh, err = newShape(network, address, rawConn{rc}); err != nil {
 			return err
 		}
 		return errNotOpened
@@ -320,24 +258,20 @@ func wouldOpen(ctx context.Context, r request, look func(network, address string
 	if errors.Is(err, errNotOpened) {
 		err = nil
 	}
-	return sh, err
+	return sh, options, err
 }
 
 // shape returns the shape of a socket that is open.
 func (s *socket) shape() (shape, error) {
-	rc, err := s.SyscallConn()
-	if err != nil {
-		return shape{}, err
-	}
 	network, address := s.localAddr().Network(), s.localAddr().String()
-	if !strings.HasPrefix(network, "unix") {
-		if strings.HasPrefix(address, "[") {
-			network += "6"
-		} else {
-			network += "4"
-		}
+	switch {
+	case strings.HasPrefix(network, "unix"):
+	case strings.HasPrefix(address, "["):
+		network += "6"
+	default:
+		network += "4"
 	}
-	return newShape(network, address, rc)
+	return newShape(network, address, s)
 }
 
 // verify fails with an OptionError unless the socket is as c asks for, as far as that
@@ -354,14 +288,8 @@ func (s *socket) verify(ctx context.Context, c reuse.Config) error {
 	if sh.v6only || strings.HasSuffix(sh.network, "4") {
 		r.network = sh.network
 	}
-	var want reuse.Config
-	if _, err := wouldOpen(ctx, r, func(network, address string, rc syscall.RawConn) error {
-		if err := c.Control(network, address, rc); err != nil {
-			return err
-		}
-		want, err = reuse.Inspect(rawConn{rc})
-		return err
-	}); err != nil {
+	_, want, err := wouldOpen(ctx, r, c)
+	if err != nil {
 		return err
 	}
 	have, err := reuse.Inspect(s)
@@ -385,13 +313,11 @@ func (s *socket) verify(ctx context.Context, c reuse.Config) error {
 			if exclusive {
 				option = reuse.Exclusive
 			}
-			return &reuse.OptionError{Op: "check", Option: option, Err: errPassedOptions}
+			return &reuse.OptionError{Op: "check", Option: option, Err: errors.New("the socket that was passed has other options, which only the process that opens it can set: stop that process, and start again")}
 		}
 	}
 	return nil
 }
-
-var errPassedOptions = errors.New("the socket that was passed has other options, which only the process that opens it can set: stop that, and start anew")
 
 // rawConn is a RawConn that is a syscall.Conn.
 type rawConn struct{ syscall.RawConn }

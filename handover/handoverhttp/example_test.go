@@ -47,8 +47,7 @@ func ExampleServer_Run() {
 	// <nil>
 }
 
-// Two servers of one process, and several listeners of one address, between which the
-// kernel spreads connections. The next process takes all of them.
+// Two servers of one process. The next process takes both addresses.
 func ExampleServe() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -57,24 +56,24 @@ func ExampleServe() {
 		log.Fatal(err)
 	}
 	defer p.Close()
-	web, err := listen(ctx, p, 4, "tcp4", "127.0.0.1:0")
-	if err != nil {
-		log.Fatal(err)
+	served := make(chan error)
+	listen := func(address string) net.Listener {
+		l, err := p.Listen(ctx, reuse.Config{}, "tcp", address)
+		if err != nil {
+			log.Fatal(err)
+		}
+		return l
 	}
-	admin, err := listen(ctx, p, 1, "tcp4", "127.0.0.1:0")
-	if err != nil {
-		log.Fatal(err)
-	}
-	served := make(chan error, 2)
-	serve := func(list []net.Listener) {
+	serve := func(l net.Listener) {
 		srv := &http.Server{Handler: http.HandlerFunc(hello), ReadHeaderTimeout: 5 * time.Second}
-		served <- handoverhttp.Serve(ctx, p, srv, 10*time.Second, list...)
+		served <- handoverhttp.Serve(ctx, p, srv, 10*time.Second, l)
 	}
+	web, admin := listen("127.0.0.1:0"), listen("127.0.0.1:0") // all of them before the first Serve
 	go serve(web)
 	go serve(admin)
 
-	fmt.Println(get("http://" + web[0].Addr().String()))
-	fmt.Println(get("http://" + admin[0].Addr().String()))
+	fmt.Println(get("http://" + web.Addr().String()))
+	fmt.Println(get("http://" + admin.Addr().String()))
 	stop()
 	fmt.Println(<-served, <-served)
 	// Output:
@@ -83,29 +82,11 @@ func ExampleServe() {
 	// <nil> <nil>
 }
 
-// listen asks for n listeners of one address. Where the kernel cannot spread
-// connections over several, it is one.
-func listen(ctx context.Context, p *handover.Process, n int, network, address string) (list []net.Listener, err error) {
-	c := reuse.Config{PortLB: reuse.On}
-	if n == 1 || errors.Is(reuse.PortLB.Supported(), errors.ErrUnsupported) {
-		n, c = 1, reuse.Config{}
-	}
-	for range n {
-		l, err := p.Listen(ctx, c, network, address)
-		if err != nil {
-			return nil, err // p.Close closes the others
-		}
-		list = append(list, l)
-		address = l.Addr().String() // if it was port 0, all have the same one
-	}
-	return list, nil
-}
-
 func hello(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") }
 
 // get is a client.
 func get(url string) string {
-	r, err := (&http.Client{Timeout: 10 * time.Second}).Get(url)
+	r, err := http.Get(url)
 	if err != nil {
 		return err.Error()
 	}

@@ -47,15 +47,14 @@ type Server struct {
 }
 
 // Run listens on HTTP.Addr, takes over from the running process of this Name, if there
-// is one, and serves. With certificates in HTTP.TLSConfig it serves TLS.
+// is one, and serves. With certificates in HTTP.TLSConfig it serves TLS. If this process
+// fails before it is current, the running one serves on.
 //
 // When a successor is ready, or ctx ends, Run finishes as [Serve] does. It returns nil
 // if this process was current and all requests were answered. The error wraps ctx's if
 // that ended before this process was current, and [context.DeadlineExceeded] if Grace
 // ended before the requests. After the latter, exit with 0 under a service manager that
 // restarts what fails: it would start this version again, which would take over.
-//
-// If the new process fails before it is current, the running one serves on.
 func (s *Server) Run(ctx context.Context) error {
 	p, err := handover.Config{Name: s.Name}.Start(ctx)
 	if err != nil {
@@ -84,23 +83,20 @@ func (s *Server) Run(ctx context.Context) error {
 // calls p.Ready, and then accepts. A process with several http.Servers opens all
 // listeners, then calls Serve for each. Serve changes srv.Handler and srv.ConnState.
 //
-// When p is replaced, each response says "Connection: close". An idle connection waits
-// for its next request, so that no client writes to a connection that closes. HTTP/2
-// clients receive GOAWAY, and must send refused streams again (RFC 9113, 6.8).
+// When p is replaced, each response says "Connection: close", and HTTP/2 clients receive
+// GOAWAY (docs/restart.md, "What happens"). An idle connection waits for its next request.
+// When ctx ends and no successor is there, Serve calls p.Drain and closes idle connections
+// at once. As for [http.Server.Shutdown], a connection that has sent no request for
+// 5 seconds is idle.
 //
-// When ctx ends and no successor is there, Serve calls p.Drain, and closes idle
-// connections at once. As for [http.Server.Shutdown], a connection is idle if it has
-// sent no request for 5 seconds.
+// In both cases requests have up to grace (zero: 30 seconds) to finish. Then connections
+// are closed, and if they had requests the error wraps [context.DeadlineExceeded]. A long
+// request ends in time if its handler watches p.Replaced and ctx. Connections that
+// a handler has hijacked are the handler's. Functions of srv.RegisterOnShutdown run when
+// no request is left.
 //
-// Functions of srv.RegisterOnShutdown run when no request is left. A long request ends
-// in time if its handler watches p.Replaced and ctx.
-//
-// In both cases requests have up to grace (zero: 30 seconds) to finish. Then
-// connections are closed, and if they had requests the error wraps
-// [context.DeadlineExceeded]. Connections that a handler has hijacked are the
-// handler's. After a Shutdown of srv by the caller, Serve returns
-// [http.ErrServerClosed]. If Ready fails, or srv cannot serve, p and the listeners stay
-// as they are.
+// After a Shutdown of srv by the caller, Serve returns [http.ErrServerClosed]. If Ready
+// fails, or srv cannot serve, p and the listeners stay as they are.
 func Serve(ctx context.Context, p *handover.Process, srv *http.Server, grace time.Duration, l ...net.Listener) error {
 	return serve(ctx, p, srv, grace, nil, l...)
 }

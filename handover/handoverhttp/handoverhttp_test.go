@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -24,51 +23,43 @@ import (
 
 // On each system, as this is what a portable program falls back to.
 func TestRunWithoutNameStopsWithNil(t *testing.T) {
-	t.Parallel()
-	for _, protocol := range protocols {
-		t.Run(protocol, func(t *testing.T) {
-			t.Parallel()
-			ctx, stop := context.WithCancel(t.Context())
-			s := handoverhttp.Server{HTTP: newServer(protocol, echo)}
-			address := make(chan string, 1)
-			s.OnReady = func(_ *handover.Process, l net.Listener) { address <- l.Addr().String() }
-			end := make(chan error, 1)
-			go func() { end <- s.Run(ctx) }()
-			a := receive(t, address)
-			newClient(t, protocol, true).mustAsk(t, a) // and keeps its connection
-			stop()
-			assert.NoError(t, receive(t, end))
-			_, err := net.Dial("tcp", a)
-			assert.Error(t, err, "nobody listens")
-		})
-	}
+	eachProtocol(t, func(t *testing.T, protocol string) {
+		ctx, stop := context.WithCancel(t.Context())
+		s := handoverhttp.Server{HTTP: newServer(protocol, echo)}
+		address := make(chan string, 1)
+		s.OnReady = func(_ *handover.Process, l net.Listener) { address <- l.Addr().String() }
+		end := make(chan error, 1)
+		go func() { end <- s.Run(ctx) }()
+		a := receive(t, address)
+		newClient(t, protocol, true).mustAsk(t, a) // and keeps its connection
+		stop()
+		assert.NoError(t, receive(t, end))
+		_, err := net.Dial("tcp", a)
+		assert.Error(t, err, "nothing listens")
+	})
 }
 
 func TestIdleConnectionWaitsForItsNextRequest(t *testing.T) {
-	t.Parallel()
-	for _, protocol := range protocols {
-		t.Run(protocol, func(t *testing.T) {
-			t.Parallel()
-			name := newName(t)
-			server := func(id string) *http.Server {
-				return newServer(protocol, func(w http.ResponseWriter, r *http.Request) {
-					w.Header().Set("Server", id)
-					echo(w, r)
-				})
-			}
-			first := serving(t, name, 0, server("first"))
-			c := newClient(t, protocol, true)
-			ask := func() string { return c.mustAsk(t, first.address).Get("Server") }
-			require.Equal(t, "first", ask())
-			second := serving(t, name, 0, server("second"))
-			receive(t, first.Replaced())
-			assert.Equal(t, os.Getpid(), second.Predecessor())
-			assert.Empty(t, first.ends[0], "it waits")
-			assert.Equal(t, "first", ask())
-			eventually(func() bool { return ask() == "second" })
-			first.ended(t) // that was its last connection
-		})
-	}
+	eachProtocol(t, func(t *testing.T, protocol string) {
+		name := newName(t)
+		server := func(id string) *http.Server {
+			return newServer(protocol, func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Server", id)
+				echo(w, r)
+			})
+		}
+		first := serving(t, name, 0, server("first"))
+		c := newClient(t, protocol, true)
+		ask := func() string { return c.mustAsk(t, first.address).Get("Server") }
+		require.Equal(t, "first", ask())
+		second := serving(t, name, 0, server("second"))
+		receive(t, first.Replaced())
+		assert.Equal(t, os.Getpid(), second.Predecessor())
+		assert.Empty(t, first.ends[0], "it waits")
+		assert.Equal(t, "first", ask())
+		eventually(func() bool { return ask() == "second" })
+		first.ended(t) // that was its last connection
+	})
 }
 
 // An upgrade needs the header Connection for itself.
@@ -84,7 +75,7 @@ func TestUpgradeKeepsItsConnectionHeader(t *testing.T) {
 		return receive(t, headers)
 	}
 	assert.Empty(t, ask(plain, "")+ask(upgrade, ""))
-	serving(t, name, 0, newServer("HTTP/1.1", echo))
+	serving(t, name, 0, echoServer())
 	eventually(func() bool { return ask(plain, "") == "close" })
 	assert.Empty(t, ask(upgrade, "Connection: upgrade\r\nUpgrade: websocket\r\n"))
 	assert.Equal(t, "close", ask(upgrade, ""))
@@ -119,11 +110,12 @@ type gate struct {
 	onClose       func()
 }
 
-// newGate puts a gate before the first listener.
-func newGate(s *process) *gate {
-	g := &gate{s.listeners[0], make(chan struct{}), make(chan struct{}), make(chan struct{}, 100), func() {}}
+// newGate puts a gate before the first listener of a service.
+func newGate(t testing.TB, name string) (*process, *gate) {
+	s := open(t, name)
+	g := &gate{s.listeners[0], make(chan struct{}, 10), make(chan struct{}, 10), make(chan struct{}, 10), func() {}}
 	s.listeners[0] = g
-	return g
+	return s, g
 }
 
 func (g *gate) Accept() (net.Conn, error) {
@@ -141,56 +133,24 @@ func (g *gate) Close() error {
 	return g.Listener.Close()
 }
 
-func TestStopAnswersWhatIsQueued(t *testing.T) {
-	t.Parallel()
-	if runtime.GOOS != "linux" {
-		t.Skip("listeners cannot be hidden here, so what is queued is lost")
-	}
-	s := open(t, "")
-	g := newGate(s)
-	close(g.after)
-	s.serve(t, 0, newServer("HTTP/1.1", echo))
-	require.NoError(t, s.Ready(t.Context()))
-	var clients []conn
-	for range 20 {
-		c := connect(t, s.address)
-		c.write(request)
-		clients = append(clients, c)
-	}
-	s.stop()
-	eventually(func() bool { // Drain has begun
-		l, err := s.Listen(t.Context(), reuse.Config{}, "tcp", "127.0.0.1:0")
-		if err == nil {
-			l.Close()
-		}
-		return errors.Is(err, net.ErrClosed)
-	})
-	close(g.before)
-	for _, c := range clients {
-		c.answer()
-	}
-	s.ended(t)
-}
-
 // Accept returns it when the listener has been closed.
 func TestLastAcceptedConnectionIsAnswered(t *testing.T) {
 	t.Parallel()
 	name := newName(t)
-	srv := newServer("HTTP/1.1", echo)
+	srv := echoServer()
 	shutdown := make(chan struct{})
 	srv.RegisterOnShutdown(func() { close(shutdown) })
-	s := open(t, name)
-	g := newGate(s)
+	s, g := newGate(t, name)
 	close(g.before)
 	g.onClose = sync.OnceFunc(func() {
 		time.AfterFunc(50*time.Millisecond, func() { close(g.after) }) // time for a Shutdown that does not wait
 	})
 	s.serve(t, 0, srv)
-	require.NoError(t, s.Ready(t.Context()))
+	s.ready(t)
 	c := connect(t, s.address)
 	c.write(request)
 	receive(t, g.accepted)
-	serving(t, name, 0, newServer("HTTP/1.1", echo))
+	serving(t, name, 0, echoServer())
 	c.answer()
 	s.ended(t)
 	receive(t, shutdown)
@@ -202,19 +162,17 @@ func TestStopAnswersWhatIsQueuedBehindALimit(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("listeners cannot be hidden here, so what is queued is lost")
 	}
-	s := open(t, "")
-	g := newGate(s)
+	s, g := newGate(t, "")
 	close(g.after)
-	g.before = make(chan struct{}, 10)
 	g.before <- struct{}{}
-	srv := newServer("HTTP/1.1", echo)
+	srv := echoServer()
 	srv.ConnState = func(_ net.Conn, s http.ConnState) {
 		if s == http.StateClosed {
 			g.before <- struct{}{}
 		}
 	}
 	s.serve(t, 0, srv)
-	require.NoError(t, s.Ready(t.Context()))
+	s.ready(t)
 	idle, queued := connect(t, s.address), connect(t, s.address)
 	idle.write(request)
 	idle.answer()
@@ -228,12 +186,11 @@ func TestStopAnswersWhatIsQueuedBehindALimit(t *testing.T) {
 func TestAcceptThatWaitsForOtherThingsDoesNotKeepServe(t *testing.T) {
 	t.Parallel()
 	name := newName(t)
-	s := open(t, name)
-	g := newGate(s)
+	s, g := newGate(t, name)
 	g.onClose = sync.OnceFunc(func() { close(g.before) })
-	s.serve(t, 0, newServer("HTTP/1.1", echo))
-	require.NoError(t, s.Ready(t.Context()))
-	serving(t, name, 0, newServer("HTTP/1.1", echo))
+	s.serve(t, 0, echoServer())
+	s.ready(t)
+	serving(t, name, 0, echoServer())
 	receive(t, s.Replaced())
 	s.ended(t)
 }
@@ -241,7 +198,7 @@ func TestAcceptThatWaitsForOtherThingsDoesNotKeepServe(t *testing.T) {
 // A connection that has been accepted is new until its first header is complete.
 func TestNewConnectionsAreAnswered(t *testing.T) {
 	inBothWays(t, func(t *testing.T, name string, leave func(*process)) {
-		srv := newServer("HTTP/1.1", echo)
+		srv := echoServer()
 		accepted := make(chan struct{}, 1000)
 		srv.ConnState = func(_ net.Conn, s http.ConnState) {
 			if s == http.StateNew {
@@ -259,7 +216,7 @@ func TestNewConnectionsAreAnswered(t *testing.T) {
 		leave(s)
 		for i, c := range clients {
 			c.write(request[i:])
-			for !c.answer() { // it may not have noticed yet
+			for !c.answer() { // the server may not know yet that it leaves
 				c.write(request)
 			}
 		}
@@ -282,14 +239,14 @@ func TestHandlerThatNeverReturnsIsAnError(t *testing.T) {
 	})
 }
 
-// When it is replaced, it waits until grace ends. When it is stopped, for 5 seconds.
+// When it is replaced, Serve waits until grace ends. When it is stopped, for 5 seconds.
 func TestClientThatSendsNothingIsNoError(t *testing.T) {
 	inBothWays(t, func(t *testing.T, name string, leave func(*process)) {
 		grace := time.Minute
 		if name != "" {
 			grace = 50 * time.Millisecond
 		}
-		srv := newServer("HTTP/1.1", echo)
+		srv := echoServer()
 		states := make(chan http.ConnState, 1000)
 		srv.ConnState = func(_ net.Conn, s http.ConnState) { states <- s }
 		s := serving(t, name, grace, srv)
@@ -345,105 +302,85 @@ func TestCertificatesMakeTLS(t *testing.T) {
 	t.Parallel()
 	cert := certificate()
 	own := &tls.Config{Certificates: []tls.Certificate{cert}}
-	for name, c := range map[string]struct {
+	for _, c := range []struct {
 		config   *tls.Config
 		protocol string
 	}{
-		"Certificates":       {own.Clone(), "TLS"},
-		"GetCertificate":     {&tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }}, "TLS"},
-		"GetConfigForClient": {&tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return own, nil }}, "TLS"},
-		"none":               {&tls.Config{}, "HTTP/1.1"},
+		{own.Clone(), "TLS"},
+		{&tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }}, "TLS"},
+		{&tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return own, nil }}, "TLS"},
+		{&tls.Config{}, "HTTP/1.1"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			srv := newServer("HTTP/1.1", echo)
-			srv.TLSConfig = c.config
-			newClient(t, c.protocol, false).mustAsk(t, serving(t, "", 0, srv).address)
-		})
+		srv := echoServer()
+		srv.TLSConfig = c.config
+		newClient(t, c.protocol, false).mustAsk(t, serving(t, "", 0, srv).address)
 	}
 }
 
-func TestTwoServersOfOneProcess(t *testing.T) {
+func TestDrainOfOneServerEndsTheOther(t *testing.T) {
 	t.Parallel()
-	t.Run("Drain of one ends the other", func(t *testing.T) {
-		t.Parallel()
-		s := open(t, "")
-		s.serve(t, 0, newServer("HTTP/1.1", echo))
-		end := make(chan error, 1)
-		go func() {
-			end <- handoverhttp.Serve(t.Context(), s.Process, newServer("HTTP/1.1", echo), 0, s.listeners[1])
-		}()
-		newClient(t, "HTTP/1.1", false).mustAsk(t, s.listeners[1].Addr().String())
-		s.stop()
-		s.ended(t)
-		assert.NoError(t, receive(t, end))
-	})
-	t.Run("Shutdown of one does not", func(t *testing.T) {
-		t.Parallel()
-		s := open(t, "")
-		list := servers()
-		s.serve(t, 0, list...)
-		for _, l := range s.listeners {
-			newClient(t, "HTTP/1.1", false).mustAsk(t, l.Addr().String())
-		}
-		require.NoError(t, list[0].Shutdown(t.Context()))
-		assert.ErrorIs(t, receive(t, s.ends[0]), http.ErrServerClosed)
-		newClient(t, "HTTP/1.1", false).mustAsk(t, s.listeners[1].Addr().String())
-		s.stop()
-		assert.NoError(t, receive(t, s.ends[1]))
-	})
-	t.Run("one begins when the other has drained", func(t *testing.T) {
-		t.Parallel()
-		s := open(t, "")
-		require.NoError(t, s.Ready(t.Context()))
-		ctx, stop := context.WithCancel(t.Context())
-		stop()
-		for i, srv := range servers() {
-			assert.NoError(t, handoverhttp.Serve(ctx, s.Process, srv, 0, s.listeners[i]))
-		}
-	})
+	s := open(t, "")
+	s.serve(t, 0, echoServer())
+	end := make(chan error, 1)
+	go func() {
+		end <- handoverhttp.Serve(t.Context(), s.Process, echoServer(), 0, s.listeners[1])
+	}()
+	serves(t, s.listeners[1].Addr().String())
+	s.stop()
+	s.ended(t)
+	assert.NoError(t, receive(t, end))
+}
+
+func TestShutdownOfOneServerDoesNotEndTheOther(t *testing.T) {
+	t.Parallel()
+	first := echoServer()
+	s := serving(t, "", 0, first, echoServer())
+	for _, l := range s.listeners {
+		serves(t, l.Addr().String())
+	}
+	require.NoError(t, first.Shutdown(t.Context()))
+	assert.ErrorIs(t, receive(t, s.ends[0]), http.ErrServerClosed)
+	serves(t, s.listeners[1].Addr().String())
+	s.stop()
+	assert.NoError(t, receive(t, s.ends[1]))
 }
 
 // After Ready it would be too late to find that a server cannot serve.
 func TestServerThatCannotServeTakesNothing(t *testing.T) {
 	t.Parallel()
-	shut := newServer("HTTP/1.1", echo)
+	shut := echoServer()
 	require.NoError(t, shut.Close())
 	ciphers := newServer("TLS", echo)
 	ciphers.TLSConfig.CipherSuites = []uint16{tls.TLS_RSA_WITH_AES_128_CBC_SHA} // not enough for HTTP/2
 	name := newName(t)
-	now := serving(t, name, 0, newServer("HTTP/1.1", echo))
+	now := serving(t, name, 0, echoServer())
 	for _, srv := range []*http.Server{shut, ciphers} {
 		assert.Error(t, (&handoverhttp.Server{Name: name, HTTP: srv}).Run(t.Context()))
 	}
 	next := open(t, name)
-	assert.Error(t, handoverhttp.Serve(t.Context(), next.Process, newServer("HTTP/1.1", echo), 0), "no listener")
+	assert.Error(t, handoverhttp.Serve(t.Context(), next.Process, echoServer(), 0), "no listener")
 	require.NoError(t, next.Close())
-	newClient(t, "HTTP/1.1", false).mustAsk(t, now.address)
+	serves(t, now.address)
 }
 
-func TestRunErrors(t *testing.T) {
+func TestRunReturnsErrorsOfStartListenAndReady(t *testing.T) {
 	t.Parallel()
-	used, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer used.Close()
+	name := newName(t)
+	now := serving(t, name, 0, echoServer())
 	run := func(limit time.Duration, name string, c reuse.Config, address string) error {
-		srv := newServer("HTTP/1.1", echo)
+		srv := echoServer()
 		srv.Addr = address
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		defer cancel()
 		return (&handoverhttp.Server{Name: name, Socket: c, HTTP: srv}).Run(ctx)
 	}
-	const address, long, short = "127.0.0.1:0", 20 * time.Second, 50 * time.Millisecond
+	const anyPort, long, short = "127.0.0.1:0", 20 * time.Second, 50 * time.Millisecond
 	var op *net.OpError
-	assert.ErrorIs(t, run(long, "a/b", reuse.Config{}, address), os.ErrInvalid)
-	assert.ErrorIs(t, run(long, "", reuse.Config{Exclusive: reuse.On, Port: reuse.On}, address), reuse.ErrConflict)
-	assert.ErrorAs(t, run(long, "", reuse.Config{}, used.Addr().String()), &op)
-
-	name := newName(t)
-	now := serving(t, name, 0, newServer("HTTP/1.1", echo))
-	open(t, name) // is about to succeed it
-	assert.ErrorIs(t, run(short, name, reuse.Config{}, address), context.DeadlineExceeded)
-	assert.ErrorIs(t, run(0, "", reuse.Config{}, address), context.DeadlineExceeded)
-	newClient(t, "HTTP/1.1", false).mustAsk(t, now.address)
+	assert.ErrorIs(t, run(long, "a/b", reuse.Config{}, anyPort), os.ErrInvalid)
+	assert.ErrorIs(t, run(long, "", reuse.Config{Exclusive: reuse.On, Port: reuse.On}, anyPort), reuse.ErrConflict)
+	assert.ErrorAs(t, run(long, "", reuse.Config{}, now.address), &op)
+	assert.ErrorIs(t, run(0, "", reuse.Config{}, anyPort), context.DeadlineExceeded)
+	open(t, name) // is about to succeed now
+	assert.ErrorIs(t, run(short, name, reuse.Config{}, anyPort), context.DeadlineExceeded)
+	serves(t, now.address)
 }

@@ -44,10 +44,20 @@ func child(args []string, in *bufio.Scanner, out io.Writer) error {
 }
 
 func echo(w http.ResponseWriter, r *http.Request) {
-	_, _ = io.Copy(w, r.Body) // an error is the client's, too
+	_, _ = io.Copy(w, r.Body) // the client reports an error
 }
 
-var protocols = []string{"HTTP/1.1", "TLS", "HTTP/2", "h2c"}
+func echoServer() *http.Server { return newServer("HTTP/1.1", echo) }
+
+func eachProtocol(t *testing.T, test func(t *testing.T, protocol string)) {
+	t.Parallel()
+	for _, protocol := range []string{"HTTP/1.1", "TLS", "HTTP/2", "h2c"} {
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
+			test(t, protocol)
+		})
+	}
+}
 
 func isTLS(protocol string) bool   { return protocol == "TLS" || protocol == "HTTP/2" }
 func isHTTP2(protocol string) bool { return protocol == "h2c" || protocol == "HTTP/2" }
@@ -93,19 +103,16 @@ func newClient(t testing.TB, protocol string, keep bool) client {
 // ask sends a request to a server that runs echo. Over HTTP/1.1 it is one that net/http
 // never sends twice.
 func (c client) ask(address string) (http.Header, error) {
-	url := "http://" + address
+	scheme := "http://"
 	if isTLS(c.protocol) {
-		url = "https://" + address
+		scheme = "https://"
 	}
 	text := rand.Text()
-	req, err := http.NewRequest("POST", url, strings.NewReader(text))
-	if err != nil {
-		return nil, err
-	}
+	var body io.Reader = strings.NewReader(text)
 	if !isHTTP2(c.protocol) {
-		req.GetBody = nil
+		body = io.MultiReader(body)
 	}
-	a, err := c.Do(req)
+	a, err := c.Post(scheme+address, "text/plain", body)
 	if err != nil {
 		return nil, err
 	}
@@ -124,6 +131,12 @@ func (c client) mustAsk(t testing.TB, address string) http.Header {
 	return h
 }
 
+// serves fails a test unless a server that runs echo answers.
+func serves(t testing.TB, address string) {
+	t.Helper()
+	newClient(t, "HTTP/1.1", false).mustAsk(t, address)
+}
+
 // A process is one process of a service, in this process of the system.
 type process struct {
 	*handover.Process
@@ -136,14 +149,11 @@ type process struct {
 // newName returns a Name of this test's own. It skips the test where there are none.
 func newName(t testing.TB) string {
 	t.Helper()
-	name := "http-" + rand.Text()
-	p, err := handover.Config{Name: name}.Start(t.Context())
-	if errors.Is(err, errors.ErrUnsupported) {
-		t.Skip(err)
+	s := name("http-" + rand.Text())
+	if s == "" {
+		t.Skip("this system passes no sockets between processes")
 	}
-	require.NoError(t, err)
-	require.NoError(t, p.Close())
-	return name
+	return s
 }
 
 // open takes over, or opens, two sockets of a service.
@@ -174,13 +184,18 @@ func (s *process) serve(t testing.TB, grace time.Duration, servers ...*http.Serv
 	t.Cleanup(s.stop)
 }
 
-// serving is a process with one server that is current.
-func serving(t testing.TB, name string, grace time.Duration, srv *http.Server) *process {
+// serving is a process with servers that is current.
+func serving(t testing.TB, name string, grace time.Duration, servers ...*http.Server) *process {
 	t.Helper()
 	s := open(t, name)
-	s.serve(t, grace, srv)
-	require.NoError(t, s.Ready(t.Context()))
+	s.serve(t, grace, servers...)
+	s.ready(t)
 	return s
+}
+
+func (s *process) ready(t testing.TB) {
+	t.Helper()
+	require.NoError(t, s.Ready(t.Context()))
 }
 
 // ended waits until no server is left, and wants no error.
@@ -212,7 +227,7 @@ func inBothWays(t *testing.T, test func(t *testing.T, name string, leave func(*p
 		t.Parallel()
 		name := newName(t)
 		test(t, name, func(s *process) {
-			serving(t, name, 0, newServer("HTTP/1.1", echo))
+			serving(t, name, 0, echoServer())
 			receive(t, s.Replaced())
 		})
 	})

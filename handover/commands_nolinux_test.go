@@ -2,5 +2,5 @@
 
 package handover
 
-// systemCommands are what a process can be told on one system only.
+// systemCommands are the commands of a child on one system only.
 var systemCommands map[string]func(args []string) error

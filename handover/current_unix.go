@@ -1,3 +1,5 @@
+//go:build unix
+
 package handover
 
 import (
@@ -8,6 +10,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // This process as the current one, which newcomers connect to.
@@ -21,7 +25,9 @@ const (
 // serveRendezvous answers the processes that connect, from now on.
 func (p *Process) serveRendezvous() {
 	r := p.rendezvous
-	r.own()
+	// The kernel tells a process that connects who called listen last (Linux 6.18).
+	_ = control(r.listener, func(fd int) error { return unix.Listen(fd, unix.SOMAXCONN) })
+	r.keepSpare()
 	p.goroutines.Go(func() {
 		for {
 			conn, err := r.listener.AcceptUnix()
@@ -32,10 +38,8 @@ func (p *Process) serveRendezvous() {
 				return
 			default: // no descriptor is free
 				spare := false
-				if p.do(func() { spare = r.releaseSpare() }) != nil {
-					return
-				}
-				if !spare && pause(p.ended, 10*time.Millisecond) != nil {
+				ended := p.do(func() { spare, r.spare = r.spare.Close() == nil, nil })
+				if ended != nil || !spare && !pause(p.ended, 10*time.Millisecond) {
 					return
 				}
 			}
@@ -69,28 +73,23 @@ func (p *Process) serve(l *link, r *rendezvous) {
 			next <- m
 		}
 	})
-	for attached := false; !attached; {
-		var answer message
-		var changed chan struct{}
-		if p.do(func() { answer, attached = p.admit(l, hello); changed = p.changed }) != nil {
-			return
-		}
-		if attached {
-			break
-		}
+	var answer message
+	var attached bool
+	var changed chan struct{}
+	for p.do(func() { answer, attached = p.admit(l, hello); changed = p.changed }) == nil && !attached {
 		if l.send(answer) != nil {
 			return
 		}
-		timer := time.NewTimer(waitInterval)
 		select {
 		case <-changed:
-		case <-timer.C:
+		case <-time.After(waitInterval):
 		case <-next:
-			timer.Stop()
 			return
 		case <-p.ended:
 		}
-		timer.Stop()
+	}
+	if !attached {
+		return
 	}
 	err = p.transfer(l)
 	close(l.sent)
@@ -111,7 +110,7 @@ func (p *Process) serve(l *link, r *rendezvous) {
 func (p *Process) enter(l *link) {
 	p.links = append(p.links, l)
 	if len(p.links) > maxLinks {
-		i := slices.IndexFunc(p.links, func(l *link) bool { return !l.greeted })
+		i := slices.IndexFunc(p.links, func(l *link) bool { return l.process == "" })
 		p.links[i].conn.Close()
 		p.links = slices.Delete(p.links, i, i+1)
 	}
@@ -121,15 +120,13 @@ func (p *Process) leave(l *link) {
 	l.conn.Close()
 	_ = p.do(func() {
 		p.links = slices.DeleteFunc(p.links, func(other *link) bool { return other == l })
-		if p.rendezvous != nil {
-			p.rendezvous.keepSpare()
-		}
+		p.rendezvous.keepSpare()
 	})
 }
 
 // admit attaches a newcomer, or says what it has to wait for.
 func (p *Process) admit(l *link, hello message) (answer message, attached bool) {
-	l.greeted, l.process = true, hello.Process
+	l.process = hello.Process
 	switch {
 	case p.leaving:
 		return message{Type: typeEnding, PID: os.Getpid()}, false
@@ -153,7 +150,7 @@ func (p *Process) detach(l *link) {
 	}
 	p.newcomer = nil
 	for _, s := range p.sockets {
-		_ = s.setNonblock() // an error says that it is closed
+		s.setNonblock()
 	}
 	p.change()
 }
@@ -194,17 +191,15 @@ func (p *Process) commit(l *link, keep []int) bool {
 	for _, s := range p.sockets {
 		if slices.Contains(keep, s.id) {
 			kept = append(kept, s)
+			s.unlinkOnClose(false)
+			s.setNonblock()
 		} else {
 			rest = append(rest, s)
 		}
 	}
-	for _, s := range kept {
-		s.leavePath()
-		_ = s.setNonblock() // an error says that it is closed
-	}
 	if l.send(message{Type: typeGoing}) != nil {
 		for _, s := range kept {
-			s.ownPath()
+			s.unlinkOnClose(true)
 		}
 		return false
 	}
@@ -214,13 +209,10 @@ func (p *Process) commit(l *link, keep []int) bool {
 	_ = l.send(message{Type: typeStopped}) // or it sees the end of the connection
 	p.change()
 	p.goroutines.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), restTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		_ = drainSockets(ctx, rest, func(s *socket) bool { return s.parent }) // no caller waits for the error
 		_ = p.do(func() { p.over = true })
 	})
 	return true
 }
-
-// restTimeout is how long listeners that the successor did not ask for are drained.
-const restTimeout = 10 * time.Second

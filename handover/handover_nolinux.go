@@ -3,6 +3,8 @@
 package handover
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"syscall"
 	"time"
@@ -20,6 +22,8 @@ func netns(syscall.Conn) string { return "" }
 func isThread(int, int) bool { return false }
 
 func stateOf(int) string { return "" }
+
+func hideTCP(*socket) error { return fmt.Errorf("%w on this system", errors.ErrUnsupported) }
 
 // giveUp ends the wait for the previous process's agreement. A half-closed connection
 // would not do: these systems discard what has been sent. A byte that is not expected

@@ -1,7 +1,0 @@
-//go:build !plan9
-
-package handoverhttp_test
-
-import "syscall"
-
-const errRefused = syscall.ECONNREFUSED
