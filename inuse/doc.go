@@ -24,16 +24,16 @@
 // socket on the same address, with the command that shows it. What is said here of Linux
 // was measured on 6.18; the code for Windows has run under Wine.
 //
-// No system shows the options of another process's socket. What a [Report] says of them is
-// concluded from the kernel's rules, and Advice that depends on more says on what. It
-// supposes that no option was changed after its socket's bind.
+// No system shows the options of another process's socket. A [Report] concludes them from
+// the kernel's rules, and Advice that depends on more says on what. It supposes that no
+// option was changed after its socket's bind.
 //
 // # Linux
 //
 // The sockets are those of the caller's network namespace. One that is bound to a device
 // conflicts with those on the same device and on none; no error says which device the
-// caller's socket has. To see other users' processes takes root or CAP_SYS_PTRACE, and a
-// /proc without hidepid.
+// caller's socket has. Other users' processes are visible to root or with CAP_SYS_PTRACE,
+// in a /proc without hidepid.
 //
 // Where sock_diag is missing (gVisor, a unit without AF_NETLINK, a kernel without
 // udp_diag) the sockets come from /proc/net, without devices, bound-only TCP sockets and
@@ -48,8 +48,6 @@
 //
 // Linux does not always ask all sockets of a port before it admits one more. So sockets
 // on one port are no sign that they share, except TCP listeners of one user and one kind,
-// and a Report says where Linux may admit what its rules refuse.
-//
-// Of a connection in TIME_WAIT the kernel keeps neither the user nor, visibly, the
-// options; it blocks a bind all the same.
+// and a Report says where Linux may admit what its rules refuse. A connection in TIME_WAIT
+// blocks a bind, although the kernel keeps neither its user nor, visibly, its options.
 package inuse

@@ -1,4 +1,4 @@
 package inuse
 
-// failureOf: errors are text here, which a program cannot compare.
-func failureOf(error) failure { return other }
+// Errors of the network are text here, which a program cannot compare.
+var failures []errnoFailure

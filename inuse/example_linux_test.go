@@ -8,7 +8,6 @@ import (
 	"log"
 	"net"
 	"os"
-	"time"
 
 	"example.com/reuse"
 	"example.com/reuse/inuse"
@@ -37,46 +36,13 @@ func ExampleCheck() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	ctx, address := context.Background(), l.Addr().String()
-	r, err := inuse.Check(ctx, reuse.Config{}, "tcp4", address)
+	defer l.Close()
+	r, err := inuse.Check(context.Background(), reuse.Config{}, "tcp4", l.Addr().String())
 	if err != nil {
 		log.Fatal(err)
 	}
 	fmt.Println(r.Free, len(r.Holders))
-	if err := l.Close(); err != nil {
-		log.Fatal(err)
-	}
-	r, err = inuse.Check(ctx, reuse.Config{}, "tcp4", address)
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println(r.Free, len(r.Holders))
-	// Output:
-	// false 1
-	// true 0
-}
-
-// Is it this process itself that has the port?
-func ExampleReport() {
-	ctx := context.Background()
-	other, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer other.Close()
-
-	_, err = net.Listen("tcp4", other.Addr().String())
-	r, err := inuse.Explain(ctx, reuse.Config{}, err)
-	if err != nil {
-		log.Fatal(err)
-	}
-	for _, h := range r.Holders {
-		fmt.Println(h.PID == os.Getpid())
-	}
-	fmt.Println(len(r.Reason) > 0, len(r.Advice) > 0)
-	// Output:
-	// true
-	// true true
+	// Output: false 1
 }
 
 // Who has the port of this program's own listener?
@@ -95,33 +61,4 @@ func ExampleHolders() {
 	}
 	fmt.Println(len(holders), holders[0].PID == os.Getpid())
 	// Output: 1 true
-}
-
-// The sockets on a port are its listeners, and then the connections.
-func ExampleHolder() {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer l.Close()
-	conn, err := net.DialTimeout("tcp4", l.Addr().String(), 10*time.Second)
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer conn.Close()
-	accepted, err := l.Accept()
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer accepted.Close()
-	holders, err := inuse.Holders(context.Background(), "tcp4", l.Addr().String())
-	if err != nil {
-		log.Fatal(err)
-	}
-	for _, h := range holders {
-		fmt.Println(h.State, h.Remote.IsValid())
-	}
-	// Output:
-	// LISTEN false
-	// ESTABLISHED true
 }

@@ -7,16 +7,17 @@ import (
 	"example.com/reuse/inuse"
 )
 
+var nginx = inuse.Holder{
+	Network: "tcp4",
+	Local:   netip.MustParseAddrPort("0.0.0.0:8080"),
+	State:   "LISTEN",
+	UID:     33,
+	PID:     4211001,
+	Command: "nginx",
+}
+
 func ExampleHolder_String() {
-	h := inuse.Holder{
-		Network: "tcp4",
-		Local:   netip.MustParseAddrPort("0.0.0.0:8080"),
-		State:   "LISTEN",
-		UID:     33,
-		PID:     4211001,
-		Command: "nginx",
-	}
-	fmt.Println(h)
+	fmt.Println(nginx)
 	// Output: pid 4211001 (nginx), listening on 0.0.0.0:8080 (socket of uid 33)
 }
 
@@ -25,16 +26,9 @@ func ExampleReport_String() {
 	r := &inuse.Report{
 		Network: "tcp4",
 		Address: "127.0.0.1:8080",
-		Holders: []inuse.Holder{{
-			Network: "tcp4",
-			Local:   netip.MustParseAddrPort("0.0.0.0:8080"),
-			State:   "LISTEN",
-			UID:     33,
-			PID:     4211001,
-			Command: "nginx",
-		}},
-		Reason: "Somebody listens there.",
-		Advice: []string{"Stop pid 4211001 (nginx).", "Choose another port."},
+		Holders: []inuse.Holder{nginx},
+		Reason:  "Another process listens there.",
+		Advice:  []string{"Stop pid 4211001 (nginx).", "Choose another port."},
 	}
 	fmt.Print(r)
 	// Output:
@@ -43,7 +37,7 @@ func ExampleReport_String() {
 	// STATE   LOCAL         REMOTE  UID  PID      COMMAND
 	// LISTEN  0.0.0.0:8080  -       33   4211001  nginx
 	//
-	// Somebody listens there.
+	// Another process listens there.
 	//
 	// - Stop pid 4211001 (nginx).
 	// - Choose another port.

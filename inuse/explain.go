@@ -50,14 +50,13 @@ type Report struct {
 // Explain fails if err is nil or its errno says nothing about an address. What this
 // system does not show, or not to this user, is no failure; the Report says so.
 func Explain(ctx context.Context, c reuse.Config, err error) (*Report, error) {
-	x := explainer{ctx: ctx, config: c, err: err, refused: true, Report: &Report{}}
+	x := explainer{ctx: ctx, config: c, err: err, Report: &Report{}}
 	var op *net.OpError
 	if found := errors.As(err, &op); err == nil || found && op == nil {
 		return nil, fmt.Errorf("inuse: %w: there is no error to explain", os.ErrInvalid)
 	} else if found {
-		x.dial = op.Op == "dial"
-		x.network, x.source, x.remote = op.Net, addressOf(op.Source), ""
-		if x.local = addressOf(op.Addr); x.dial {
+		x.network, x.source, x.local = op.Net, addressOf(op.Source), addressOf(op.Addr)
+		if x.dial = op.Op == "dial"; x.dial {
 			x.local, x.remote = "", x.local
 		}
 	}
@@ -87,11 +86,10 @@ func Check(ctx context.Context, c reuse.Config, network, address string) (*Repor
 
 type explainer struct {
 	*Report
-	ctx     context.Context
-	config  reuse.Config
-	err     error
-	refused bool // the kernel has refused it: Explain
-	dial    bool
+	ctx    context.Context
+	config reuse.Config
+	err    error // that the kernel returned; nil: Check
+	dial   bool
 
 	network, local, source, remote string // "": none
 }
@@ -109,14 +107,10 @@ func (x *explainer) say(reason string, advice ...string) {
 }
 
 func (x *explainer) check() error {
-	var t target
+	t, err := target{}, error(nil)
 	if !isUnix(x.network) {
-		var err error
-		if t, err = resolve(x.ctx, x.network, x.local); err != nil {
+		if t, err = resolvePort(x.ctx, x.network, x.local); err != nil {
 			return err
-		}
-		if t.local.Port() == 0 {
-			return fmt.Errorf("%w: port 0 is any free port", os.ErrInvalid)
 		}
 	}
 	var option *reuse.OptionError
@@ -127,12 +121,13 @@ func (x *explainer) check() error {
 	if isUnix(x.network) {
 		return x.unix()
 	}
-	mine, err := isLocal(t.local.Addr())
+	addresses, err := net.InterfaceAddrs()
+	first, advice := unprivileged()
 	switch {
 	case x.zone(t.local.Addr()):
-	case err == nil && !mine:
+	case err == nil && !isLocal(addresses, t.local.Addr()):
 		x.notAvailable(t)
-	case int(t.local.Port()) < firstUnprivileged() && !privileged():
+	case advice != "" && int(t.local.Port()) < first:
 		x.denied(t)
 	default:
 		return x.inUse(t)
@@ -189,7 +184,7 @@ func (x *explainer) explain() error {
 		x.say(fmt.Sprintf("This kernel has no sockets of the family that %s on %s needs.", x.Network, x.Address),
 			`Use a network that ends in the other digit, as in "tcp4", or none, as in "tcp".`)
 	case f == other:
-		return fmt.Errorf("nothing is known about this error: %w", x.err)
+		return x.unexplained()
 	default:
 		return x.explainAddress(f)
 	}
@@ -198,6 +193,9 @@ func (x *explainer) explain() error {
 
 func (x *explainer) explainAddress(f failure) error {
 	t, err := x.target()
+	if x.dial && !x.connecting() && (f == inUse || f == denied || f == notAvailable) { // by bind
+		x.Address = printable(t.local.String())
+	}
 	switch {
 	case err != nil:
 		return err
@@ -213,17 +211,18 @@ func (x *explainer) explainAddress(f failure) error {
 	case f == notAvailable:
 		x.notAvailable(t)
 	default:
-		return fmt.Errorf("nothing is known about this error: %w", x.err)
+		return x.unexplained()
 	}
 	return nil
 }
 
+func (x *explainer) unexplained() error {
+	return fmt.Errorf("nothing is known about this error: %w", x.err)
+}
+
 // addressOf returns an address as text, "" for none.
 func addressOf(a net.Addr) string {
-	if a == nil || fmt.Sprint(a) == "<nil>" {
-		return ""
-	}
-	return a.String()
+	return strings.TrimPrefix(fmt.Sprint(a), "<nil>")
 }
 
 // connecting reports whether connect returned the error, or connectex.
@@ -232,7 +231,6 @@ func (x *explainer) connecting() bool {
 	return x.dial && errors.As(x.err, &sys) && strings.HasPrefix(sys.Syscall, "connect")
 }
 
-// option explains an option that could not be set.
 func (x *explainer) option(e *reuse.OptionError) {
 	_, port, _ := net.SplitHostPort(x.local)
 	advice := fmt.Sprintf("Leave %v at reuse.Default for this call, or use reuse.Prefer to do without it.", e.Option)
@@ -260,7 +258,6 @@ func (x *explainer) option(e *reuse.OptionError) {
 	x.say(printable(strings.TrimPrefix(e.Error(), "reuse: "))+".", advice)
 }
 
-// full explains that there are no descriptors left.
 func (x *explainer) full(f failure) {
 	if f == systemFull {
 		x.say("The system has as many files open as it can, of all processes.",
@@ -299,7 +296,7 @@ func addrPort(text string) netip.AddrPort {
 		n, _ := strconv.ParseUint(port, 10, 16)
 		return netip.AddrPortFrom(netip.Addr{}, uint16(n))
 	}
-	return netip.AddrPortFrom(named(p.Addr().Unmap()), p.Port())
+	return netip.AddrPortFrom(zoneByName(p.Addr().Unmap()), p.Port())
 }
 
 // inUse explains a bind that other sockets refuse, or would.
@@ -308,31 +305,27 @@ func (x *explainer) inUse(t target) error {
 		x.exhausted(t)
 		return nil
 	}
-	if x.dial {
-		x.Address = t.local.String()
-	}
 	holders, unseen, lookErr := t.holders(x.ctx)
 	x.Holders = holders
-	if lookErr != nil && !x.refused {
+	if lookErr != nil && x.err == nil {
 		return lookErr
 	}
 	if x.dial && t.proto == semantics.TCP && x.exists(addrPort(x.remote)) {
 		return nil // which no option changes, though it might let the bind succeed
 	}
 	system, rulesErr := thisSystem()
-	b := &bind{target: t, system: system, user: max(os.Geteuid(), 0), listens: !x.dial, refused: x.refused, asked: x.config}
+	b := &bind{target: t, system: system, user: max(os.Geteuid(), 0), listens: !x.dial, refused: x.err != nil, asked: x.config}
 	b.multicast = !x.dial && t.proto == semantics.UDP && addrPort(x.local).Addr().IsMulticast()
 	switch {
 	case lookErr != nil:
 		x.suppose(b, lookErr, rulesErr)
-	case len(holders) == 0 && !x.refused:
+	case len(holders) == 0 && x.err == nil:
 		x.Free = true
 		x.say("Nothing that is visible overlaps " + x.Address + "." + unseen)
 	case len(holders) == 0:
 		x.say("Nothing that is visible overlaps "+x.Address+" now: the socket that did is gone, or is not shown."+unseen, "Try again.")
 	case rulesErr != nil:
-		first := &class{Holder: holders[0]}
-		x.say(x.heldBy(first)+"; "+rulesErr.Error()+".", x.release(b, first, false)...)
+		x.say(x.heldBy(holders[0])+"; "+rulesErr.Error()+".", x.release(b, holders[0], false)...)
 	default:
 		x.decide(b, unseen)
 	}
@@ -349,7 +342,6 @@ func (x *explainer) suppose(b *bind, lookErr, rulesErr error) {
 			h.State = listen
 		}
 		list := b.classes([]Holder{h})
-		b.learn(list)
 		advice, verdicts := b.advise(list)
 		_, why := b.culprit(list, verdicts)
 		x.say(strings.TrimSpace(x.Reason+" "+why.Rule.Text), advice...)
@@ -362,23 +354,22 @@ func (x *explainer) suppose(b *bind, lookErr, rulesErr error) {
 // decide finds the rule by which the holders refuse a bind, and what helps.
 func (x *explainer) decide(b *bind, unseen string) {
 	list := b.classes(x.Holders)
-	b.learn(list)
 	advice, verdicts := b.advise(list)
 	if !b.refused && verdicts[0].sure() { // that on the asked Config
 		x.Free = true
-		x.say(x.heldBy(list[0]) + ", which admits " + literal(x.config) + ".")
+		x.say(x.heldBy(list[0].Holder) + ", which admits " + literal(x.config) + ".")
 		return
 	}
-	holder, why := b.culprit(list, verdicts)
-	h := cmp.Or(holder, list[0])
-	reason := x.heldBy(h) + "."
+	culprit, why := b.culprit(list, verdicts)
+	c := cmp.Or(culprit, list[0])
+	reason := x.heldBy(c.Holder) + "."
 	switch {
-	case holder != nil:
+	case culprit != nil:
 		reason += " " + why.Rule.Text
-		if why.Known.How < semantics.Vendor {
-			reason += " (" + why.Known.How.String() + ")"
+		if why.Evidence.Kind < semantics.Vendor {
+			reason += " (" + why.Evidence.Kind.String() + ")"
 		}
-		if b.user != holder.UID && holder.UID >= 0 && os.Geteuid() >= 0 {
+		if b.user != c.UID && c.UID >= 0 && os.Geteuid() >= 0 {
 			reason += fmt.Sprintf(" Yours is uid %d.", b.user)
 		}
 	case b.refused:
@@ -389,45 +380,45 @@ func (x *explainer) decide(b *bind, unseen string) {
 	}
 	hopeless := !slices.ContainsFunc(verdicts, func(v verdict) bool { return !v.never })
 	if hopeless {
-		text := "No Config works beside "
-		if b.trace() {
-			text = "No Config is sure to work beside "
+		text := "No Config works alongside "
+		if b.remembers() {
+			text = "No Config is sure to work alongside "
 		}
-		advice = append(append(advice, text+h.subject()+"."), b.restart(list)...)
+		advice = append(append(advice, text+c.subject()+"."), b.restart(list)...)
 	}
 	if !slices.ContainsFunc(verdicts, verdict.sure) {
 		advice = append(b.elsewhere(x.ctx, list), advice...) // what is sure comes first
 	}
-	x.say(reason, append(advice, x.release(b, h, hopeless)...)...)
+	x.say(reason, append(advice, x.release(b, c.Holder, hopeless)...)...)
 }
 
 // release says what else helps than another socket, as h has the address.
-func (x *explainer) release(b *bind, h *class, hopeless bool) []string {
-	end := "Otherwise end the process, or use another port."
-	if hopeless {
-		end = "End the process, or use another port."
-	}
+func (x *explainer) release(b *bind, h Holder, hopeless bool) []string {
+	otherPort, end := "use another port.", "Otherwise end the process, or "
 	if x.dial {
-		end = strings.Replace(end, "use another port", "dial from another local port, or from port 0", 1)
+		otherPort = "dial from another local port, or from port 0."
+	}
+	if hopeless {
+		end = "End the process, or "
 	}
 	same := h.Local == b.local && !h.vague && h.Network == networkOf(b.proto, b.local.Addr(), b.v6only)
 	serves := h.State == listen || h.State == bound && b.proto == semantics.UDP
 	switch {
 	case h.PID == os.Getpid() && x.dial:
-		return []string{"This process has the address already: close that socket, or dial from another local port, or from port 0."}
+		return []string{"This process has the address already: close that socket, or " + otherPort}
 	case h.PID == os.Getpid():
 		return []string{"This process has the address already: use that socket, or close it."}
 	case h.orphan && !h.queued():
 		return []string{"The kernel frees the port when it forgets the connection; TIME_WAIT lasts a minute on Linux."}
 	case serves && same && h.PID != 0 && h.UID == b.user && !x.dial:
-		return []string{fmt.Sprintf("If pid %d is the previous process of this server, a hand-over from it passes the socket on (package handover).", h.PID), end}
+		return []string{fmt.Sprintf("If pid %d is the previous process of this server, a hand-over from it passes the socket on (package handover).", h.PID), end + otherPort}
 	}
-	return []string{end}
+	return []string{end + otherPort}
 }
 
 // heldBy begins a Reason: which holder it is.
-func (x *explainer) heldBy(c *class) string {
-	s := x.Address + " is held by " + c.String()
+func (x *explainer) heldBy(h Holder) string {
+	s := x.Address + " is held by " + h.String()
 	if n := len(x.Holders) - 1; n == 1 {
 		s += ", and 1 other socket"
 	} else if n > 1 {
@@ -438,7 +429,6 @@ func (x *explainer) heldBy(c *class) string {
 
 const otherPort = "Dial from another local port, or from port 0."
 
-// tupleInUse explains a connection that exists already.
 func (x *explainer) tupleInUse(t target) {
 	reason := fmt.Sprintf("A connection from %s to %s exists already, perhaps in TIME_WAIT.", printable(x.source), printable(x.remote))
 	if t.local.Port() != 0 {
@@ -457,29 +447,26 @@ func (x *explainer) tupleInUse(t target) {
 func (x *explainer) exists(remote netip.AddrPort) bool {
 	remote = netip.AddrPortFrom(remote.Addr().WithZone(""), remote.Port())
 	list := slices.DeleteFunc(slices.Clone(x.Holders), func(h Holder) bool { return h.Remote != remote })
-	if len(list) > 0 {
-		x.Holders = list
-		x.say(fmt.Sprintf("A connection from %v to %v exists already, in %s: it is held by %s.", list[0].Local, remote, printable(list[0].State), list[0].who()), otherPort)
+	if len(list) == 0 {
+		return false
 	}
-	return len(list) > 0
+	x.Holders = list
+	x.say(fmt.Sprintf("A connection from %v to %v exists already, in %s: it is held by %s.", list[0].Local, remote, printable(list[0].State), list[0].process()), otherPort)
+	return true
 }
 
-// denied explains EACCES and the like.
 func (x *explainer) denied(t target) {
-	if x.dial && !x.connecting() {
-		x.Address = t.local.String()
-	}
-	first := firstUnprivileged()
+	first, advice := unprivileged()
 	switch {
 	case x.connecting():
 		x.say("The system does not permit this process to connect to " + x.Address + ": a firewall, a security module or a filter of system calls may forbid it.")
-	case t.local.Port() > 0 && int(t.local.Port()) < first && !privileged():
-		x.say(fmt.Sprintf("Ports below %d are for processes with a privilege that this one, uid %d, lacks.", first, os.Geteuid()), privileges(first))
+	case t.local.Port() > 0 && int(t.local.Port()) < first && advice != "":
+		x.say(fmt.Sprintf("Ports below %d are for processes with a privilege that this one, uid %d, lacks.", first, os.Geteuid()), advice)
 	case runtime.GOOS == "windows":
 		held := ""
 		if list, _, err := t.holders(x.ctx); err == nil && len(list) > 0 {
 			x.Holders = list
-			held = x.heldBy(&class{Holder: list[0]}) + ". "
+			held = x.heldBy(list[0]) + ". "
 		}
 		x.say(held+"Windows refuses a bind in this way where another socket set SO_EXCLUSIVEADDRUSE or belongs to another user, and in a range of ports that is reserved.",
 			"No Config works. End the process that has the port, or use another port.")
@@ -497,7 +484,7 @@ func (x *explainer) zone(ip netip.Addr) bool {
 	var names []string
 	all, _ := net.Interfaces()
 	for _, i := range all {
-		if list, _ := i.Addrs(); hasAddress(list, ip) {
+		if list, _ := i.Addrs(); slices.Contains(addrs(list), ip.WithZone("")) {
 			names = append([]string{i.Name}, names...)
 		} else if x.dial && i.Flags&net.FlagLoopback == 0 {
 			names = append(names, i.Name)
@@ -515,14 +502,10 @@ func (x *explainer) zone(ip netip.Addr) bool {
 	return true
 }
 
-// notAvailable explains EADDRNOTAVAIL.
 func (x *explainer) notAvailable(t target) {
-	if x.dial {
-		x.Address = t.local.String()
-	}
 	ip := t.local.Addr()
-	mine, err := isLocal(ip)
-	if err == nil && mine {
+	addresses, err := net.InterfaceAddrs()
+	if err == nil && isLocal(addresses, ip) {
 		x.say(fmt.Sprintf("An interface has %v, but a socket cannot bind it now: the kernel may still check an IPv6 address for duplicates.", ip), "Try again in a second.")
 		return
 	}
@@ -540,29 +523,27 @@ func (x *explainer) notAvailable(t target) {
 }
 
 // isLocal reports whether a socket can bind an address: a wildcard, or one that an
-// interface has. Linux takes all of 127.0.0.0/8.
-func isLocal(ip netip.Addr) (bool, error) {
-	list, err := net.InterfaceAddrs()
-	known := len(list) > 0 // js has none
-	return !known || ip.IsUnspecified() || runtime.GOOS == "linux" && ip.Is4() && ip.IsLoopback() || hasAddress(list, ip), err
+// interface has. Linux takes all of 127.0.0.0/8, and js has no addresses to show.
+func isLocal(addresses []net.Addr, ip netip.Addr) bool {
+	return len(addresses) == 0 || ip.IsUnspecified() || runtime.GOOS == "linux" && ip.Is4() && ip.IsLoopback() ||
+		slices.Contains(addrs(addresses), ip.WithZone(""))
 }
 
-func hasAddress(list []net.Addr, ip netip.Addr) bool {
-	return slices.ContainsFunc(list, func(a net.Addr) bool {
-		p, err := netip.ParsePrefix(a.String())
-		return err == nil && p.Addr().Unmap() == ip.WithZone("")
-	})
+func addrs(list []net.Addr) (all []netip.Addr) {
+	for _, a := range list {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			all = append(all, p.Addr().Unmap())
+		}
+	}
+	return all
 }
 
 // exhausted explains that the kernel found no port by itself.
 func (x *explainer) exhausted(t target) {
-	from, match := "on "+t.local.Addr().String(), func(netip.AddrPort) bool { return true }
+	from, to := "on "+t.local.Addr().String(), netip.AddrPort{}
 	if x.connecting() {
-		to := addrPort(x.remote)
+		to = addrPort(x.remote)
 		from = "for connections to " + to.String()
-		match = func(remote netip.AddrPort) bool { return !remote.IsValid() || remote == to }
-	} else if x.dial {
-		x.Address = t.local.String()
 	}
 	var advice []string
 	if c := x.config; x.dial && !x.connecting() && t.proto == semantics.TCP && c.DeferPort != reuse.On && reuse.DeferPort.Supported() == nil {
@@ -571,7 +552,7 @@ func (x *explainer) exhausted(t target) {
 	}
 	advice = append(advice, "Widen the range of ephemeral ports (on Linux net.ipv4.ip_local_port_range), or use more local addresses.")
 	reason := "The kernel found no free port by itself"
-	if first, last, taken, err := ephemeral(x.ctx, t, match); err != nil {
+	if first, last, taken, err := ephemeral(x.ctx, t, to); err != nil {
 		reason += fmt.Sprintf(". How many are taken cannot be seen: %v.", err)
 	} else {
 		reason += fmt.Sprintf(": of the %d ephemeral ports, %d to %d, %d are taken %s.", last-first+1, first, last, taken, from)
@@ -582,11 +563,41 @@ func (x *explainer) exhausted(t target) {
 	x.say(reason, advice...)
 }
 
-// thisSystem returns the rules of the running system.
 func thisSystem() (semantics.System, error) {
 	if !likeLinux() {
-		return semantics.System{}, errors.New("the rules of this kernel, which calls itself Linux and is not, are not known")
+		return semantics.System{}, errors.New("this kernel calls itself Linux and is not, and has other rules")
 	}
-	release, version := uname()
-	return semantics.On(runtime.GOOS, release, version)
+	s, _, err := semantics.Running()
+	return s, err
+}
+
+// A failure is what an errno says of an address.
+type failure uint8
+
+const (
+	other failure = iota
+	inUse
+	denied
+	notAvailable
+	noFamily
+	invalid
+	processFull // of descriptors
+	systemFull
+	notListening // nothing answers at a Unix socket's name
+	otherType    // a Unix socket of another type has the name
+)
+
+type errnoFailure struct {
+	errno   error
+	failure failure
+}
+
+// failureOf returns what an errno in an error says of an address.
+func failureOf(err error) failure {
+	for _, f := range failures {
+		if errors.Is(err, f.errno) {
+			return f.failure
+		}
+	}
+	return other
 }

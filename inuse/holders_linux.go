@@ -1,7 +1,6 @@
 package inuse
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"encoding/binary"
@@ -30,60 +29,31 @@ var stateNames = [...]string{1: "ESTABLISHED", 2: "SYN_SENT", 3: "SYN_RECV", 4: 
 // holding is the set of states that hold a port. SYN_RECV is not one: a handshake that a
 // listener answers has no port of its own and ends with the listener. 13 is
 // TCP_BOUND_INACTIVE, which kernels before 6.8 ignore.
-const holding = (1<<12-2)&^sockdiag.SynRecv | 1<<13
+const holding = (1<<12-2)&^(1<<unix.BPF_TCP_SYN_RECV) | 1<<13
 
-func (t target) look(ctx context.Context) (list []Holder, unseen string, err error) {
+// holders returns the sockets that overlap the target, and a sentence about what this
+// system does not show.
+func (t target) holders(ctx context.Context) (list []Holder, unseen string, err error) {
 	sockets, told, err := t.sockets(ctx)
 	if err != nil {
 		return nil, "", err
 	}
 	var inodes []uint32
 	for _, s := range sockets {
-		h := Holder{
-			Local: netip.AddrPortFrom(s.Local.Addr().Unmap(), s.Local.Port()),
-			UID:   int(s.UID), orphan: s.Inode == 0,
-		}
-		if s.Remote.Port() != 0 {
-			h.Remote = netip.AddrPortFrom(s.Remote.Addr().Unmap(), s.Remote.Port())
-		}
-		ip := h.Local.Addr()
-		// The kernel never reports it for a connection, and /proc/net for no socket.
-		h.vague = ip.Is6() && (h.Remote.IsValid() || !told && ip.IsUnspecified())
-		h.Network = networkOf(t.proto, ip, s.V6Only)
-		if h.State = stateNames[bits.TrailingZeros32(s.State)]; t.proto == semantics.UDP && h.State != bound {
-			h.State = connected
-		}
-		if s.Interface != 0 {
-			h.Device = deviceName(int(s.Interface))
-		}
-		if h.Device != "" && ip.Is6() && ip.IsLinkLocalUnicast() {
-			h.Local = netip.AddrPortFrom(ip.WithZone(h.Device), h.Local.Port())
-		}
+		h := t.holder(s, told)
 		// An IPv6 connection of a dual-stack socket conflicts with 0.0.0.0, and with no
 		// other IPv4 address (Linux 6.18).
-		dual := t.local.Addr() == netip.IPv4Unspecified() && ip.Is6() && h.Remote.IsValid()
-		if !dual && !t.overlaps(h.Local.Addr(), s.V6Only) {
-			continue
+		dual := t.local.Addr() == netip.IPv4Unspecified() && h.Local.Addr().Is6() && h.Remote.IsValid()
+		zone := t.local.Addr().Zone() // a socket with a zone is bound to that device
+		if (dual || t.overlaps(h.Local.Addr(), s.V6Only)) && (zone == "" || h.Device == "" || zone == h.Device) {
+			list, inodes = append(list, h), append(inodes, s.Inode)
 		}
-		if zone := t.local.Addr().Zone(); zone != "" && h.Device != "" && zone != h.Device {
-			continue // a socket with a zone is bound to that device
-		}
-		if h.Local.Addr().Zone() != "" {
-			h.Device = ""
-		}
-		switch {
-		case h.orphan && h.UID == 0: // older kernels report 0 for a socket without a process
-			h.UID = -1
-		case outsideNamespace(h.UID):
-			h.UID, h.outside = -1, true
-		}
-		list = append(list, h)
-		inodes = append(inodes, s.Inode)
 	}
 	if err := owners(ctx, list, inodes); err != nil {
 		return nil, "", err
 	}
-	release, _ := uname()
+	order(list)
+	_, release, _ := semantics.Running() // "" if that is unknown
 	switch {
 	case t.proto == semantics.UDP:
 	case !told:
@@ -92,6 +62,36 @@ func (t target) look(ctx context.Context) (list []Holder, unseen string, err err
 		unseen = " Linux lists TCP sockets that are bound and do not listen from 6.8 on, and this is " + release + "."
 	}
 	return list, unseen, nil
+}
+
+// holder describes a socket; for told see sockets.
+func (t target) holder(s sockdiag.Socket, told bool) Holder {
+	state := ""
+	if n := bits.TrailingZeros32(s.State); n < len(stateNames) {
+		state = stateNames[n]
+	}
+	h := Holder{Local: s.Local, Remote: s.Remote, State: state, UID: int(s.UID), orphan: s.Inode == 0}
+	if t.proto == semantics.UDP && h.State != bound {
+		h.State = connected
+	}
+	ip := h.Local.Addr()
+	h.Network = networkOf(t.proto, ip, s.V6Only)
+	// The kernel never reports it for a connection, and /proc/net for no socket.
+	h.vague = ip.Is6() && (h.Remote.IsValid() || !told && ip.IsUnspecified())
+	switch {
+	case s.Interface == 0:
+	case ip.Is6() && ip.IsLinkLocalUnicast():
+		h.Local = netip.AddrPortFrom(ip.WithZone(interfaceName(int(s.Interface))), h.Local.Port())
+	default:
+		h.Device = interfaceName(int(s.Interface))
+	}
+	switch {
+	case h.orphan && h.UID == 0: // older kernels report 0 for a socket without a process
+		h.UID = -1
+	case outsideNamespace(h.UID):
+		h.UID, h.outside = -1, true
+	}
+	return h
 }
 
 // sockets returns the sockets of the target's port, or of all ports if it is 0, of the
@@ -103,31 +103,29 @@ func (t target) sockets(ctx context.Context) (list []sockdiag.Socket, told bool,
 	if t.v6only || t.local.Addr().Is6() && !t.local.Addr().IsUnspecified() {
 		families = families[1:]
 	}
-	ask := sockdiag.TCP
+	protocol := uint8(unix.IPPROTO_TCP)
 	if t.proto == semantics.UDP {
-		ask = sockdiag.UDP
+		protocol = unix.IPPROTO_UDP
 	}
 	for _, family := range families {
-		if err := ctx.Err(); err != nil {
-			return nil, false, err
-		}
-		sockets, err := ask(family, t.local.Port(), holding)
-		if starved(err) {
-			return nil, false, err
-		} else if err != nil {
-			list, e := t.procNet(ctx, families)
-			if e != nil {
-				e = fmt.Errorf("%w: %w; %w", errors.ErrUnsupported, err, e)
-			}
-			return list, false, e
+		var sockets []sockdiag.Socket
+		if sockets, err = sockdiag.Sockets(protocol, family, t.local.Port(), holding); err != nil {
+			break
 		}
 		list = append(list, sockets...)
 	}
-	return list, true, nil
+	if told = err == nil; !told && !starved(err) {
+		var e error
+		if list, e = t.procNet(families); e != nil {
+			e = fmt.Errorf("%w: %w; %w", errors.ErrUnsupported, err, e)
+		}
+		err = e
+	}
+	return list, told, cmp.Or(ctx.Err(), err)
 }
 
 // procNet is sockets from /proc/net/tcp and its like.
-func (t target) procNet(ctx context.Context, families []uint8) (list []sockdiag.Socket, err error) {
+func (t target) procNet(families []uint8) (list []sockdiag.Socket, err error) {
 	for _, family := range families {
 		name := "/proc/net/" + t.proto.String()
 		if family == unix.AF_INET6 {
@@ -136,22 +134,17 @@ func (t target) procNet(ctx context.Context, families []uint8) (list []sockdiag.
 				return nil, errors.New(name + " lists no sockets")
 			}
 		}
-		file, err := os.Open(name)
+		text, err := os.ReadFile(name)
 		if family == unix.AF_INET6 && errors.Is(err, os.ErrNotExist) && !dualStack() {
 			continue // the kernel has no IPv6
 		} else if err != nil {
 			return nil, err
 		}
-		lines := bufio.NewScanner(file)
-		for lines.Scan() && err == nil {
-			s, ok := parseLine(lines.Text())
+		for line := range strings.Lines(string(text)) {
+			s, ok := parseLine(line)
 			if ok && s.State&holding != 0 && (t.local.Port() == 0 || s.Local.Port() == t.local.Port()) {
 				list = append(list, s)
 			}
-			err = ctx.Err()
-		}
-		if err := cmp.Or(err, lines.Err(), file.Close()); err != nil {
-			return nil, err
 		}
 	}
 	return list, nil
@@ -187,7 +180,7 @@ func parseLine(line string) (s sockdiag.Socket, ok bool) {
 			binary.NativeEndian.PutUint32(b[i:], binary.BigEndian.Uint32(b[i:]))
 		}
 		ip, _ := netip.AddrFromSlice(b)
-		return netip.AddrPortFrom(ip, uint16(n))
+		return netip.AddrPortFrom(ip.Unmap(), uint16(n))
 	}
 	state, err := strconv.ParseUint(f[3], 16, 8)
 	if int(state) >= len(stateNames) {
@@ -195,10 +188,11 @@ func parseLine(line string) (s sockdiag.Socket, ok bool) {
 	}
 	uid, err1 := strconv.ParseUint(f[7], 10, 32)
 	inode, err2 := strconv.ParseUint(f[9], 10, 32)
-	s = sockdiag.Socket{
-		State: 1 << state, Local: address(f[1]), Remote: address(f[2]), UID: uint32(uid), Inode: uint32(inode),
+	s = sockdiag.Socket{State: 1 << state, Local: address(f[1]), UID: uint32(uid), Inode: uint32(inode)}
+	if remote := address(f[2]); remote.Port() != 0 {
+		s.Remote = remote
 	}
-	return s, cmp.Or(err, err1, err2) == nil && s.Local.IsValid() && s.Remote.IsValid()
+	return s, cmp.Or(err, err1, err2) == nil && s.Local.IsValid()
 }
 
 // owners fills in PID and Command of the holders with these inodes, as far as this user
@@ -221,21 +215,27 @@ func owners(ctx context.Context, holders []Holder, inodes []uint32) error {
 		return nil
 	}
 	var err error
-	search := func(pid, count int) (all bool) {
-		var names []string
-		names, err = descriptors(pid, count)
-		for _, name := range names {
-			link, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", pid, name))
-			for _, h := range wanted[link] {
-				h.PID, h.Command = pid, command(pid)
+	pids := []int{os.Getpid()}
+	search := func(count int) {
+		pids = slices.DeleteFunc(pids, func(pid int) (done bool) {
+			if err != nil || len(wanted) == 0 {
+				return false
 			}
-			delete(wanted, link)
-		}
-		err = cmp.Or(err, ctx.Err())
-		return len(names) < count
+			var names []string
+			names, err = descriptors(pid, count)
+			for _, name := range names {
+				link, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", pid, name))
+				for _, h := range wanted[link] {
+					command, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+					h.PID, h.Command = pid, strings.TrimSuffix(string(command), "\n")
+				}
+				delete(wanted, link)
+			}
+			err = cmp.Or(err, ctx.Err())
+			return len(names) < count
+		})
 	}
-	const few = 64
-	if search(os.Getpid(), few); err != nil || len(wanted) == 0 {
+	if search(64); err != nil || len(wanted) == 0 {
 		return err
 	}
 	entries, err := os.ReadDir("/proc")
@@ -243,26 +243,24 @@ func owners(ctx context.Context, holders []Holder, inodes []uint32) error {
 		return err
 	}
 	err = nil // of any other no process can be seen
-	type process struct{ rank, pid int }
-	var list []process
+	var same, others []int
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		info, e := e.Info()
-		if err != nil || e != nil {
+		if err != nil || e != nil || pid == os.Getpid() {
 			continue
 		}
-		p := process{1, pid}
 		if st, ok := info.Sys().(*syscall.Stat_t); ok && users[int(st.Uid)] {
-			p.rank = 0
+			same = append(same, pid)
+		} else {
+			others = append(others, pid)
 		}
-		list = append(list, p)
 	}
-	slices.SortFunc(list, func(a, b process) int { return cmp.Or(a.rank-b.rank, a.pid-b.pid) })
-	for _, count := range []int{few, -1} { // -1: all descriptors
-		list = slices.DeleteFunc(list, func(p process) bool {
-			return err == nil && len(wanted) > 0 && search(p.pid, count)
-		})
-	}
+	slices.Sort(same)
+	slices.Sort(others)
+	pids = slices.Concat(pids, same, others)
+	search(64)
+	search(-1) // all descriptors
 	return err
 }
 
@@ -279,24 +277,10 @@ func descriptors(pid, count int) (names []string, err error) {
 	return names, nil
 }
 
-// command returns the name of a process.
-func command(pid int) string {
-	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-	return strings.TrimSuffix(string(b), "\n")
-}
-
 // starved reports whether an error says that the process or the system lacks what a look
 // needs.
 func starved(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.ENOBUFS)
-}
-
-// deviceName returns the name of an interface, or else its number, as package net does.
-func deviceName(index int) string {
-	if i, err := net.InterfaceByIndex(index); err == nil {
-		return i.Name
-	}
-	return strconv.Itoa(index)
 }
 
 // unixHolders returns the sockets that /proc/net/unix has under a name, with "@" for the
@@ -322,23 +306,10 @@ func unixHolders(ctx context.Context, name string) ([]Holder, error) {
 		case h.Network != "unixgram" && f[5] != "01": // not SS_UNCONNECTED
 			continue
 		}
-		inode, err := strconv.ParseUint(f[6], 10, 32)
-		if err != nil {
-			continue
-		}
+		inode, _ := strconv.ParseUint(f[6], 10, 32) // a number in each line but the first
 		list, inodes = append(list, h), append(inodes, uint32(inode))
 	}
 	return list, owners(ctx, list, inodes)
-}
-
-// dualStack reports whether package net makes a dual-stack socket for a wildcard.
-func dualStack() bool {
-	s, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return !errors.Is(err, unix.EAFNOSUPPORT)
-	}
-	_ = unix.Close(s)
-	return true
 }
 
 // olderThan68 reports whether a kernel's release, as in "6.1.0-18-amd64", is before 6.8. A

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/windows"
@@ -40,9 +39,9 @@ var tables = map[semantics.Proto][]table{
 var stateNames = [...]string{1: bound, 2: listen, 3: "SYN_SENT", 4: "SYN_RECV", 5: "ESTABLISHED", 6: "FIN_WAIT1",
 	7: finWait2, 8: closeWait, 9: "CLOSING", 10: "LAST_ACK", 11: timeWait, 12: bound}
 
-// look reads all sockets of the machine. Windows reports no users, and not which :: is
+// holders reads all sockets of the machine. Windows reports no users, and not which :: is
 // dual-stack. This has run under Wine only.
-func (t target) look(ctx context.Context) (list []Holder, unseen string, err error) {
+func (t target) holders(ctx context.Context) (list []Holder, unseen string, err error) {
 	for _, table := range tables[t.proto] {
 		rows, err := table.read()
 		if err != nil {
@@ -56,10 +55,10 @@ func (t target) look(ctx context.Context) (list []Holder, unseen string, err err
 			}
 		}
 	}
+	order(list)
 	return list, "", ctx.Err()
 }
 
-// read returns the rows.
 func (l table) read() ([]byte, error) {
 	proc := windows.NewLazySystemDLL("iphlpapi.dll").NewProc(l.call)
 	if err := proc.Find(); err != nil {
@@ -77,14 +76,13 @@ func (l table) read() ([]byte, error) {
 	}
 }
 
-// holder reads a row.
 func (l table) holder(row []byte, p semantics.Proto) Holder {
 	address := func(ip, port int) netip.AddrPort {
 		a := netip.AddrFrom4([4]byte(row[ip:]))
 		if l.family == windows.AF_INET6 { // the scope is behind the address
 			a = netip.AddrFrom16([16]byte(row[ip:])).Unmap()
 			if scope := binary.LittleEndian.Uint32(row[ip+16:]); scope != 0 && a.IsLinkLocalUnicast() {
-				a = named(a.WithZone(strconv.Itoa(int(scope))))
+				a = a.WithZone(interfaceName(int(scope)))
 			}
 		}
 		return netip.AddrPortFrom(a, binary.BigEndian.Uint16(row[port:]))
@@ -119,6 +117,3 @@ func command(pid int) string {
 	}
 	return filepath.Base(windows.UTF16ToString(name[:n]))
 }
-
-// dualStack reports whether package net makes a dual-stack socket for a wildcard.
-func dualStack() bool { return true }

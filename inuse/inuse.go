@@ -42,11 +42,34 @@ type Holder struct {
 	vague   bool // the system does not report whether it is IPv6 only
 }
 
+// The names of states, apart from TCP's others.
+const (
+	listen    = "LISTEN"
+	bound     = "BOUND"
+	connected = "CONNECTED"
+	timeWait  = "TIME_WAIT"
+	finWait2  = "FIN_WAIT2"
+	closeWait = "CLOSE_WAIT"
+)
+
 // String describes the holder for a person, as in
 // "pid 4211 (nginx), listening on 0.0.0.0:8080 (socket of uid 33)". It is harmless to
 // print, whatever the command is called.
 func (h Holder) String() string {
-	s := h.who() + ", " + h.what()
+	s := h.process() + ", "
+	switch {
+	case h.State == listen:
+		s += "listening on " + h.place()
+	case h.State == bound && h.Path == "" && protoOf(h.Network) == semantics.TCP:
+		s += "bound to " + h.place() + " and not listening"
+	case h.State == bound:
+		s += "bound to " + h.place()
+	default:
+		s += "with a connection from " + h.place()
+	}
+	if h.Remote.IsValid() {
+		s += " to " + printable(h.Remote.String())
+	}
 	var about []string
 	if h.State != listen && h.State != bound {
 		about = append(about, printable(h.State))
@@ -65,7 +88,7 @@ func (h Holder) String() string {
 	return s
 }
 
-func (h Holder) who() string {
+func (h Holder) process() string {
 	s := "a process that is not visible"
 	switch {
 	case h.PID == os.Getpid():
@@ -85,13 +108,6 @@ func (h Holder) who() string {
 	return s
 }
 
-// queued reports whether a connection waits to be accepted, perhaps closed by its peer.
-// One that its process has closed is in another state.
-func (h Holder) queued() bool {
-	return h.orphan && (h.State == "ESTABLISHED" || h.State == closeWait)
-}
-
-// place is the address for a person.
 func (h Holder) place() string {
 	if h.Path != "" {
 		return printable(h.Path)
@@ -99,41 +115,26 @@ func (h Holder) place() string {
 	return printable(h.Local.String())
 }
 
-func (h Holder) what() string {
-	switch {
-	case h.State == listen:
-		return "listening on " + h.place()
-	case h.State == bound && h.proto() == semantics.TCP && h.Path == "":
-		return "bound to " + h.place() + " and not listening"
-	case h.State == bound:
-		return "bound to " + h.place()
-	case h.Remote.IsValid():
-		return "with a connection from " + h.place() + " to " + printable(h.Remote.String())
-	}
-	return "with a connection from " + h.place()
+// queued reports whether a connection waits to be accepted, perhaps closed by its peer.
+// One that its process has closed is in another state.
+func (h Holder) queued() bool {
+	return h.orphan && (h.State == "ESTABLISHED" || h.State == closeWait)
 }
 
-func (h Holder) proto() semantics.Proto { return protoOf(h.Network) }
-
-func protoOf(network string) semantics.Proto {
-	if strings.HasPrefix(network, "udp") {
-		return semantics.UDP
-	}
-	return semantics.TCP
+// target is what the holder has bound.
+func (h Holder) target() target {
+	return target{protoOf(h.Network), h.Local, strings.HasSuffix(h.Network, "6")}
 }
 
-// v6only reports whether an unspecified IPv6 address is IPv6 only.
-func (h Holder) v6only() bool { return strings.HasSuffix(h.Network, "6") }
-
-// The names of states, apart from TCP's others.
-const (
-	listen    = "LISTEN"
-	bound     = "BOUND"
-	connected = "CONNECTED"
-	timeWait  = "TIME_WAIT"
-	finWait2  = "FIN_WAIT2"
-	closeWait = "CLOSE_WAIT"
-)
+// printable returns text that does nothing to a terminal: what is not graphic is
+// written as Go would escape it.
+func printable(s string) string {
+	quoted := strconv.QuoteToGraphic(s)
+	if len(quoted) == len(s)+2 {
+		return s
+	}
+	return quoted
+}
 
 // Holders returns the sockets that overlap a local address, listening or not: those
 // that the kernel looks at when another socket binds it. network is "tcp", "tcp4",
@@ -148,25 +149,18 @@ const (
 // An IPv6 connection, of TCP or UDP, of a dual-stack socket conflicts with 0.0.0.0
 // (Linux 6.18). Linux does not report which are, so there they all count.
 //
-// On Linux only the sockets of the caller's network namespace are seen, and before
-// Linux 6.8 no TCP socket that is bound and neither listens nor is connected. The
-// process of a socket is seen by its own user and by root.
+// The package comment says what each system shows.
 //
 // The error wraps [errors.ErrUnsupported] on systems where sockets cannot be read, and
 // [os.ErrInvalid] for port 0, which no socket has.
 func Holders(ctx context.Context, network, address string) (list []Holder, err error) {
 	if isUnix(network) {
-		if list, err = unixHolders(ctx, address); err != nil {
-			return nil, fmt.Errorf("inuse: %w", err)
+		list, err = unixHolders(ctx, address)
+	} else {
+		var t target
+		if t, err = resolvePort(ctx, network, address); err == nil {
+			list, _, err = t.holders(ctx)
 		}
-		return list, nil
-	}
-	t, err := resolve(ctx, network, address)
-	if err == nil && t.local.Port() == 0 {
-		err = fmt.Errorf("%w: port 0 is any free port", os.ErrInvalid)
-	}
-	if err == nil {
-		list, _, err = t.holders(ctx)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("inuse: %w", err)
@@ -174,11 +168,13 @@ func Holders(ctx context.Context, network, address string) (list []Holder, err e
 	return list, nil
 }
 
-// holders also returns a sentence about what this system does not show.
-func (t target) holders(ctx context.Context) (list []Holder, unseen string, err error) {
-	list, unseen, err = t.look(ctx)
-	order(list)
-	return list, unseen, err
+// order sorts holders: listening ones, then bound ones, then the rest.
+func order(list []Holder) {
+	rank := func(h Holder) int { return slices.Index([]string{connected, bound, listen}, h.State) }
+	slices.SortStableFunc(list, func(a, b Holder) int {
+		return cmp.Or(rank(b)-rank(a), a.Local.Compare(b.Local), a.Remote.Compare(b.Remote),
+			strings.Compare(a.Device, b.Device), a.PID-b.PID)
+	})
 }
 
 // A target is what a socket binds.
@@ -188,7 +184,18 @@ type target struct {
 	v6only bool // if local is ::
 }
 
-// resolve returns the address that package net would bind.
+// resolvePort is resolve for an address with a port.
+func resolvePort(ctx context.Context, network, address string) (target, error) {
+	t, err := resolve(ctx, network, address)
+	if err == nil && t.local.Port() == 0 {
+		err = fmt.Errorf("%w: port 0 is any free port", os.ErrInvalid)
+	}
+	return t, err
+}
+
+// resolve returns what package net binds for an address. A wildcard, also 0.0.0.0, is a
+// dual-stack :: unless the network says otherwise, a UDP socket with a multicast address
+// binds the wildcard, and of a host's addresses the first IPv4 one is preferred.
 func resolve(ctx context.Context, network, address string) (t target, err error) {
 	kind := strings.TrimRight(network, "46")
 	if kind == "ip" {
@@ -205,36 +212,41 @@ func resolve(ctx context.Context, network, address string) (t target, err error)
 	if err != nil {
 		return t, err
 	}
-	var ip netip.Addr
-	if host != "" {
-		if ip, err = lookup(ctx, "ip"+network[3:], host); err != nil {
+	ip, parseErr := netip.ParseAddr(host)
+	if parseErr != nil && host != "" {
+		list, err := net.DefaultResolver.LookupNetIP(ctx, "ip"+network[3:], host)
+		if err != nil {
 			return t, err
 		}
+		ip = list[max(0, slices.IndexFunc(list, func(ip netip.Addr) bool { return ip.Unmap().Is4() }))]
 	}
-	return bindTarget(network, ip, uint16(port))
+	ip = zoneByName(ip.Unmap())
+	four, six := strings.HasSuffix(network, "4"), strings.HasSuffix(network, "6")
+	wildcard := !ip.IsValid() || ip.IsUnspecified()
+	group := kind == "udp" && ip.IsMulticast()
+	switch {
+	case four && ip.Is6():
+		return t, &net.AddrError{Err: "not an IPv4 address", Addr: ip.String()}
+	case six && ip.Is4():
+		return t, &net.AddrError{Err: "not an IPv6 address", Addr: ip.String()}
+	case wildcard && (six || !four && dualStack()), group && ip.Is6():
+		ip = netip.IPv6Unspecified()
+	case !ip.IsValid(), group:
+		ip = netip.IPv4Unspecified()
+	}
+	return target{protoOf(network), netip.AddrPortFrom(ip, uint16(port)), six}, nil
 }
 
-// lookup returns the address that package net takes of a host: the first IPv4 one
-// if there is one.
-func lookup(ctx context.Context, network, host string) (netip.Addr, error) {
-	if ip, err := netip.ParseAddr(host); err == nil { // LookupNetIP loses the zone
-		return named(ip.Unmap()), nil
+func protoOf(network string) semantics.Proto {
+	if strings.HasPrefix(network, "udp") {
+		return semantics.UDP
 	}
-	list, err := net.DefaultResolver.LookupNetIP(ctx, network, host)
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	for i := range list {
-		if list[i] = list[i].Unmap(); list[i].Is4() {
-			return list[i], nil
-		}
-	}
-	return list[0], nil // it is never empty without an error
+	return semantics.TCP
 }
 
-// named returns an address whose zone, if it is the number of an interface, is its
+// zoneByName returns an address whose zone, if it is the number of an interface, is its
 // name.
-func named(ip netip.Addr) netip.Addr {
+func zoneByName(ip netip.Addr) netip.Addr {
 	n, err := strconv.Atoi(ip.Zone())
 	if err != nil {
 		return ip
@@ -242,36 +254,15 @@ func named(ip netip.Addr) netip.Addr {
 	if _, err := net.InterfaceByName(ip.Zone()); err == nil { // called by a number
 		return ip
 	}
-	if i, err := net.InterfaceByIndex(n); err == nil {
-		return ip.WithZone(i.Name)
-	}
-	return ip
+	return ip.WithZone(interfaceName(n))
 }
 
-// bindTarget does what package net does with an address that a socket binds:
-// a wildcard, also 0.0.0.0, is a dual-stack :: unless the network says otherwise, and
-// a UDP socket with a multicast address binds the wildcard. ip may be invalid: none.
-func bindTarget(network string, ip netip.Addr, port uint16) (target, error) {
-	t := target{proto: protoOf(network), v6only: strings.HasSuffix(network, "6")}
-	ip = ip.Unmap()
-	wildcard := !ip.IsValid() || ip.IsUnspecified()
-	four := strings.HasSuffix(network, "4")
-	switch {
-	case four && ip.Is6():
-		return t, &net.AddrError{Err: "not an IPv4 address", Addr: ip.String()}
-	case t.v6only && ip.Is4():
-		return t, &net.AddrError{Err: "not an IPv6 address", Addr: ip.String()}
-	case t.v6only && wildcard, !four && wildcard && dualStack():
-		ip = netip.IPv6Unspecified()
-	case !ip.IsValid():
-		ip = netip.IPv4Unspecified()
-	case t.proto == semantics.UDP && ip.IsMulticast() && ip.Is4():
-		ip = netip.IPv4Unspecified()
-	case t.proto == semantics.UDP && ip.IsMulticast():
-		ip = netip.IPv6Unspecified()
+// interfaceName returns the name of an interface, or else its number, as package net does.
+func interfaceName(index int) string {
+	if i, err := net.InterfaceByIndex(index); err == nil {
+		return i.Name
 	}
-	t.local = netip.AddrPortFrom(ip, port)
-	return t, nil
+	return strconv.Itoa(index)
 }
 
 // overlaps reports whether the kernel compares the options of two sockets with these
@@ -305,23 +296,4 @@ func networkOf(p semantics.Proto, ip netip.Addr, v6only bool) string {
 		return p.String()
 	}
 	return p.String() + "6"
-}
-
-// order sorts holders: listening ones, then bound ones, then the rest.
-func order(list []Holder) {
-	rank := func(h Holder) int { return slices.Index([]string{listen, bound, connected}, h.State) & 3 }
-	slices.SortStableFunc(list, func(a, b Holder) int {
-		return cmp.Or(rank(a)-rank(b), a.Local.Compare(b.Local), a.Remote.Compare(b.Remote),
-			strings.Compare(a.Device, b.Device), a.PID-b.PID)
-	})
-}
-
-// printable returns text that does nothing to a terminal: what is not graphic is
-// written as Go would escape it.
-func printable(s string) string {
-	quoted := strconv.QuoteToGraphic(s)
-	if len(quoted) == len(s)+2 {
-		return s
-	}
-	return quoted
 }

@@ -31,8 +31,6 @@ type bind struct {
 	asked     reuse.Config // with this
 }
 
-func (b *bind) has(o semantics.Option) bool { return b.system.OptionName(o) != "" }
-
 // linux also counts Android, whose kernel it is.
 func (b *bind) linux() bool { return b.system.Name() == "linux" || b.system.Name() == "android" }
 
@@ -40,10 +38,11 @@ func (b *bind) linux() bool { return b.system.Name() == "linux" || b.system.Name
 // net sets, and what a Config makes of them.
 func (b *bind) options(c reuse.Config) semantics.Options {
 	var all semantics.Options
+	has := func(o semantics.Option) bool { return b.system.OptionName(o) != "" }
 	set := func(o semantics.Option, s reuse.Setting) {
 		if s == reuse.Off {
 			all &^= semantics.Options(o)
-		} else if s != reuse.Default && b.has(o) {
+		} else if s != reuse.Default && has(o) {
 			all |= semantics.Options(o)
 		}
 	}
@@ -56,7 +55,7 @@ func (b *bind) options(c reuse.Config) semantics.Options {
 	}
 	set(semantics.Addr, c.Addr)
 	set(semantics.Port, c.Port)
-	if b.has(semantics.LB) { // the same option as Port, except on FreeBSD
+	if has(semantics.LB) { // the same option as Port, except on FreeBSD
 		set(semantics.LB, c.PortLB)
 	} else {
 		set(semantics.Port, c.PortLB)
@@ -86,7 +85,7 @@ func (b *bind) answer(first semantics.Binding, c reuse.Config) semantics.Answer 
 	if b.listens && b.proto == semantics.TCP {
 		second.State = semantics.Listening
 	}
-	return b.system.Second(first, second)
+	return b.system.Bind(first, second)
 }
 
 // A class is a number of holders that the rules do not tell apart.
@@ -115,12 +114,21 @@ func (b *bind) classes(holders []Holder) []*class {
 	}
 	for _, c := range list {
 		for _, other := range list {
-			if (c != other || c.count > 1) && b.agree(c, other) {
+			if (c != other || c.count > 1) && b.agree(c.Holder, other.Holder) {
 				c.guesses = slices.DeleteFunc(c.guesses, func(g semantics.Binding) bool {
-					return !slices.ContainsFunc(other.guesses, func(o semantics.Binding) bool { return b.system.Second(o, g).OK() })
+					return !slices.ContainsFunc(other.guesses, func(o semantics.Binding) bool { return b.system.Bind(o, g).OK() })
 				})
 			}
 		}
+	}
+	// If all classes but one would have admitted the bind, that one refused it, and is
+	// nothing that would have admitted it. This is wrong if the socket that refused is gone.
+	doubtful := slices.DeleteFunc(slices.Clone(list), func(c *class) bool {
+		_, bad, known := b.split(c, b.asked)
+		return len(bad) == 0 && known
+	})
+	if b.refused && len(doubtful) == 1 {
+		doubtful[0].guesses = slices.DeleteFunc(doubtful[0].guesses, func(g semantics.Binding) bool { return b.answer(g, b.asked).OK() })
 	}
 	return list
 }
@@ -130,28 +138,23 @@ func (b *bind) classes(holders []Holder) []*class {
 // SO_REUSEPORT Linux asks on UDP no more than one such socket of the same user, and on
 // TCP none if the one that was bound last has, as it sees it, the same address. There
 // it takes an IPv6-only or an IPv4 wildcard for a dual-stack one, and overlooks the
-// device. So this is about TCP sockets that listen, which asks anew, of one kind and
+// device. So this is about TCP sockets that listen, which asks again, of one kind and
 // without a device.
-func (b *bind) agree(x, y *class) bool {
-	at := target{b.proto, x.Local, x.v6only()}
-	return b.linux() && b.proto == semantics.TCP && x.State == listen && y.State == listen && !x.device() && !y.device() &&
-		x.UID == y.UID && x.dual() == y.dual() && at.overlaps(y.Local.Addr(), y.v6only())
+func (b *bind) agree(x, y Holder) bool {
+	eligible := func(h Holder) bool { return h.State == listen && h.Device == "" && h.Local.Addr().Zone() == "" }
+	return b.linux() && b.proto == semantics.TCP && eligible(x) && eligible(y) && x.UID == y.UID &&
+		x.target().dual() == y.target().dual() && x.target().overlaps(y.Local.Addr(), y.target().v6only)
 }
-
-func (c *class) device() bool { return c.Device != "" || c.Local.Addr().Zone() != "" }
-
-func (c *class) dual() bool { return c.Local.Addr() == netip.IPv6Unspecified() && !c.v6only() }
 
 // comesFrom reports whether a connection may be in the queue of a holder, whose user and
 // options it then has. Of a connection without a process, -1 may be root.
 func (h Holder) comesFrom(l Holder) bool {
-	at := target{l.proto(), l.Local, l.v6only()}
-	return l.State == listen && max(h.UID, 0) == max(l.UID, 0) && at.overlaps(h.Local.Addr(), true)
+	return l.State == listen && max(h.UID, 0) == max(l.UID, 0) && l.target().overlaps(h.Local.Addr(), true)
 }
 
 // guesses returns what a holder may be.
 func (b *bind) guesses(h Holder) (list []semantics.Binding) {
-	users, only := []int{h.UID}, []bool{h.v6only()}
+	users, only := []int{h.UID}, []bool{h.target().v6only}
 	switch {
 	case h.outside:
 		users = []int{b.user + 1}
@@ -161,13 +164,15 @@ func (b *bind) guesses(h Holder) (list []semantics.Binding) {
 	if h.vague {
 		only = []bool{false, true}
 	}
-	state := map[string]semantics.State{listen: semantics.Listening, bound: semantics.Bound, connected: semantics.Bound,
-		timeWait: semantics.TimeWait, closeWait: semantics.CloseWait}[h.State]
+	state := semantics.Established
 	switch {
-	case b.linux() && h.State == connected, state == 0:
-		state = semantics.Established
-	}
-	if h.State == finWait2 && h.orphan { // Linux keeps it as it keeps TIME_WAIT
+	case h.State == listen:
+		state = semantics.Listening
+	case h.State == bound, h.State == connected && !b.linux():
+		state = semantics.Bound
+	case h.State == timeWait:
+		state = semantics.TimeWait
+	case h.State == finWait2 && h.orphan: // Linux keeps it as it keeps TIME_WAIT
 		state = semantics.FinWait2
 	}
 	for _, options := range b.system.Subsets() {
@@ -193,7 +198,7 @@ func (b *bind) split(h *class, c reuse.Config) (good, bad []semantics.Binding, k
 	known = true
 	for _, g := range h.guesses {
 		switch a := b.answer(g, c); {
-		case a.Known.How == semantics.Unknown:
+		case a.Evidence.Kind == semantics.Unknown:
 			known = false
 		case a.OK():
 			good = append(good, g)
@@ -206,7 +211,6 @@ func (b *bind) split(h *class, c reuse.Config) (good, bad []semantics.Binding, k
 
 // A verdict is what becomes of the bind with a Config.
 type verdict struct {
-	config  reuse.Config
 	never   bool     // it is refused, whatever the holders are
 	refuse  []*class // those that refuse it then
 	unknown bool     // the rules do not say
@@ -217,8 +221,7 @@ type verdict struct {
 func (v verdict) sure() bool { return !v.never && !v.unknown && len(v.depends) == 0 }
 
 // judge says what becomes of the bind with a Config.
-func (b *bind) judge(list []*class, c reuse.Config) verdict {
-	v := verdict{config: c}
+func (b *bind) judge(list []*class, c reuse.Config) (v verdict) {
 	for _, h := range list {
 		good, bad, known := b.split(h, c)
 		v.unknown = v.unknown || !known
@@ -236,15 +239,15 @@ func (b *bind) judge(list []*class, c reuse.Config) verdict {
 	switch same := b.refused && b.options(c) == b.options(b.asked); {
 	case same && (v.never || len(v.depends) > 0):
 		v.never = true // as was seen
-	case v.never && b.detour(list, c):
+	case v.never && b.asksOne(list, c):
 		v.never, v.unknown = false, true
 	}
 	return v
 }
 
-// detour reports whether Linux may admit a bind that a holder refuses, because it asks
+// asksOne reports whether Linux may admit a bind that a holder refuses, because it asks
 // another one only; see agree.
-func (b *bind) detour(list []*class, c reuse.Config) bool {
+func (b *bind) asksOne(list []*class, c reuse.Config) bool {
 	return b.linux() && b.options(c).Has(semantics.Port) && slices.ContainsFunc(list, func(c *class) bool {
 		return (b.proto == semantics.UDP || b.dual() && c.Local.Addr().IsUnspecified()) &&
 			slices.ContainsFunc(c.guesses, func(g semantics.Binding) bool {
@@ -253,10 +256,10 @@ func (b *bind) detour(list []*class, c reuse.Config) bool {
 	})
 }
 
-// trace reports whether a socket that is gone may have left what admits the bind: the
+// remembers reports whether a socket that is gone may have left what admits the bind: the
 // kernel remembers the address of the one that was bound last, as long as the port has
 // any; see agree.
-func (b *bind) trace() bool {
+func (b *bind) remembers() bool {
 	return b.linux() && b.proto == semantics.TCP && b.dual() && !(b.refused && b.options(b.asked).Has(semantics.Port))
 }
 
@@ -283,12 +286,13 @@ func (b *bind) condition(good, bad []semantics.Binding) string {
 				continue
 			}
 			var texts []string
-			all := func(semantics.Binding) bool { return true }
-			for i, f := range facts {
-				if rest := all; set>>i&1 != 0 {
-					all = func(g semantics.Binding) bool { return rest(g) && f.holds(g) }
-					texts = append([]string{f.text}, texts...)
+			for i, f := range slices.Backward(facts) {
+				if set>>i&1 != 0 {
+					texts = append(texts, f.text)
 				}
+			}
+			all := func(g semantics.Binding) bool {
+				return !slices.ContainsFunc(facts, func(f fact) bool { return slices.Contains(texts, f.text) && !f.holds(g) })
 			}
 			if slices.ContainsFunc(good, all) && !slices.ContainsFunc(bad, all) {
 				good = slices.DeleteFunc(slices.Clone(good), all)
@@ -297,21 +301,6 @@ func (b *bind) condition(good, bad []semantics.Binding) string {
 		}
 	}
 	return strings.Join(ways, " or ")
-}
-
-// learn draws the conclusion from a refusal: if all holders but one class would have
-// admitted the bind, that one did not, and is nothing that would have. This is wrong
-// if the socket that refused is gone since.
-func (b *bind) learn(list []*class) {
-	var doubtful []*class
-	for _, h := range list {
-		if _, bad, known := b.split(h, b.asked); len(bad) > 0 || !known {
-			doubtful = append(doubtful, h)
-		}
-	}
-	if b.refused && len(doubtful) == 1 {
-		doubtful[0].guesses = slices.DeleteFunc(doubtful[0].guesses, func(g semantics.Binding) bool { return b.answer(g, b.asked).OK() })
-	}
 }
 
 // culprit returns the holder that refuses the asked bind, or that may, and the rule by
@@ -333,68 +322,55 @@ func (b *bind) culprit(list []*class, verdicts []verdict) (found *class, why sem
 			rank = 3
 		}
 		if rank > best {
-			most := slices.MaxFunc(bad, func(x, y semantics.Binding) int { return cmp.Compare(shares(x), shares(y)) })
+			shares := func(g semantics.Binding) int { return int(g.Options &^ semantics.Options(semantics.Excl)) }
+			most := slices.MaxFunc(bad, func(x, y semantics.Binding) int { return shares(x) - shares(y) })
 			found, why, best = h, b.answer(most, b.asked), rank
 		}
 	}
 	return found, why
 }
 
-// shares ranks what a holder may be by how it shares.
-func shares(g semantics.Binding) int {
-	if g.Options.Has(semantics.Excl) {
-		return -1
-	}
-	return int(g.Options)
-}
-
-// candidates are the Configs that Advice may name, the simplest first: what was asked
-// for, and each that gives the socket other options on this system.
-func (b *bind) candidates() (list []reuse.Config) {
+// advise says which Config makes the bind succeed. The first verdict is that on b.asked.
+// The Configs are, the simplest first, those that give the socket other options here.
+func (b *bind) advise(list []*class) (advice []string, verdicts []verdict) {
 	seen := map[semantics.Options]bool{}
+	var before []string
+	unknown := ""
 	for _, c := range []reuse.Config{b.asked, {}, {Port: reuse.On}, {Addr: reuse.On}, {PortLB: reuse.On}, {Addr: reuse.On, Port: reuse.On}, {Exclusive: reuse.On}} {
 		c.DeferPort = b.asked.DeferPort
-		if options := b.options(c); !seen[options] {
-			seen[options] = true
-			list = append(list, c)
+		options := b.options(c)
+		if seen[options] {
+			continue
 		}
-	}
-	return list
-}
-
-// advise says which Config makes the bind succeed. The first verdict is that on b.asked.
-func (b *bind) advise(list []*class) (advice []string, verdicts []verdict) {
-	var before, unknown []string
-	for _, c := range b.candidates() {
+		seen[options] = true
 		v := b.judge(list, c)
 		verdicts = append(verdicts, v)
-		works := literal(c) + " works"
-		warning := "."
+		works, warning := literal(c)+" works", "."
 		if c.Addr == reuse.On && b.proto == semantics.UDP && b.linux() {
 			warning = ". Then sockets of any user may share the port."
 		}
 		switch need := strings.Join(v.depends, ", and "); {
 		case v.never:
 		case v.unknown:
-			unknown = append(unknown, works)
+			unknown = cmp.Or(unknown, literal(c))
 		case v.sure() && c == b.asked:
 			return []string{"Try again: nothing that is visible refuses " + literal(c) + " now."}, verdicts
 		case v.sure():
 			return []string{works + warning}, verdicts
 		case !slices.Contains(before, need): // else a simpler Config does the same
+			before = append(before, need)
 			if n := len(v.depends) - 3; n > 0 {
 				need = strings.Join(v.depends[:3], ", and ") + fmt.Sprintf(", and so for %d more", n)
 			}
-			before = append(before, need)
 			advice = append(advice, works+" if "+need+warning)
 		}
 	}
 	switch {
-	case len(unknown) == 0:
+	case unknown == "":
 	case b.linux():
-		advice = append(advice, "Whether "+unknown[0]+" is not known: Linux may admit SO_REUSEPORT beside one socket of your user without asking the others.")
+		advice = append(advice, unknown+" may work: Linux can admit SO_REUSEPORT alongside one socket of your user without asking the others.")
 	case len(advice) == 0:
-		advice = append(advice, "Whether any Config works is not known for "+b.system.Title()+".")
+		advice = append(advice, "The rules of "+b.system.Title()+" do not say whether any Config works.")
 	}
 	return advice, verdicts
 }
@@ -413,19 +389,16 @@ func (b *bind) elsewhere(ctx context.Context, list []*class) (advice []string) {
 	if !b.listens || b.multicast {
 		return nil
 	}
-	for network, ip := range map[string]netip.Addr{"4": netip.IPv4Unspecified(), "6": netip.IPv6Unspecified()} {
+	for _, ip := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
 		if b.dual() && b.admits(ctx, list, ip, true) {
-			advice = append(advice, fmt.Sprintf("Network %q works: %q with a wildcard address is dual-stack, and so overlaps both families.", b.proto.String()+network, b.proto))
+			advice = append(advice, fmt.Sprintf("Network %q works: %q with a wildcard address is dual-stack, and so overlaps both families.", networkOf(b.proto, ip, true), b.proto))
 		}
 	}
-	slices.Sort(advice)
 	addresses, _ := net.InterfaceAddrs()
 	specific := netip.Addr{}
-	for _, a := range addresses {
-		p, err := netip.ParsePrefix(a.String())
-		ip := p.Addr().Unmap()
+	for _, ip := range addrs(addresses) {
 		better := !specific.IsValid() || specific.IsLoopback() && !ip.IsLoopback()
-		if err == nil && better && b.local.Addr().IsUnspecified() && !ip.IsLinkLocalUnicast() && b.overlaps(ip, true) && b.admits(ctx, list, ip, false) {
+		if better && b.local.Addr().IsUnspecified() && !ip.IsLinkLocalUnicast() && b.overlaps(ip, true) && b.admits(ctx, list, ip, false) {
 			specific = ip
 		}
 	}
@@ -443,7 +416,7 @@ func (b *bind) elsewhere(ctx context.Context, list []*class) (advice []string) {
 	return advice
 }
 
-// restart says which Config works on both sockets if that of the holders is opened anew.
+// restart says which Config works on both sockets if that of the holders is opened again.
 func (b *bind) restart(list []*class) []string {
 	other := *b
 	other.refused = false
@@ -463,7 +436,6 @@ func (b *bind) restart(list []*class) []string {
 	return nil
 }
 
-// devicesOf returns the devices that the holders are bound to.
 func devicesOf(list []*class) (names []string) {
 	for _, c := range list {
 		if c.Device != "" && !slices.Contains(names, c.Device) {

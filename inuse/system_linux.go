@@ -1,40 +1,37 @@
 package inuse
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"net/netip"
 	"os"
-	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// firstUnprivileged returns the first port that any process may bind.
-func firstUnprivileged() int {
-	n, err := sysctl("net/ipv4/ip_unprivileged_port_start", 1)
-	if err != nil { // before 4.11, gVisor
-		return 1024
+// unprivileged returns the first port that any process may bind, and what helps with one
+// below: "" if this process may bind it, as it has CAP_NET_BIND_SERVICE in the user
+// namespace that owns its network namespace.
+func unprivileged() (first int, advice string) {
+	if scan("/proc/sys/net/ipv4/ip_unprivileged_port_start", &first) != nil {
+		first = 1024 // before 4.11, gVisor
 	}
-	return n[0]
-}
-
-// privileged reports whether this process may bind the ports below: it has
-// CAP_NET_BIND_SERVICE in the user namespace that owns its network namespace.
-func privileged() bool {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
-	if unix.Capget(&header, &data[0]) != nil {
-		return os.Geteuid() == 0
+	if err := unix.Capget(&header, &data[0]); err == nil && data[0].Effective>>unix.CAP_NET_BIND_SERVICE&1 == 0 {
+		advice = fmt.Sprintf("Use a port from %d on, give the program CAP_NET_BIND_SERVICE, or lower net.ipv4.ip_unprivileged_port_start.", first)
 	}
-	return data[0].Effective>>unix.CAP_NET_BIND_SERVICE&1 != 0 && !networkOutside()
+	if networkOutside() {
+		advice = fmt.Sprintf("Use a port from %d on, or lower net.ipv4.ip_unprivileged_port_start where this network namespace was made. "+
+			"A capability of this user namespace does not count, because the network namespace belongs to one outside.", first)
+	}
+	return first, advice
 }
 
 // networkOutside reports whether the network namespace belongs to a user namespace
-// outside of this process's: ns_get_owner then returns EPERM.
+// outside of this process's: NS_GET_USERNS then returns EPERM.
 func networkOutside() bool {
 	f, err := os.Open("/proc/self/ns/net")
 	if err != nil {
@@ -48,25 +45,18 @@ func networkOutside() bool {
 	return errors.Is(err, unix.EPERM)
 }
 
-func privileges(first int) string {
-	if networkOutside() {
-		return fmt.Sprintf("Use a port from %d on, or lower net.ipv4.ip_unprivileged_port_start where this network namespace was made. "+
-			"A capability of this user namespace does not count, because the network namespace belongs to one outside.", first)
-	}
-	return fmt.Sprintf("Use a port from %d on, give the program CAP_NET_BIND_SERVICE, or lower net.ipv4.ip_unprivileged_port_start.", first)
-}
-
 // outsideNamespace reports whether a uid is the one that the kernel shows of all users
 // that this user namespace does not map. Where it is mapped it is a user of its own.
 func outsideNamespace(uid int) bool {
-	overflow, err := sysctl("kernel/overflowuid", 1)
-	if err != nil || uid != overflow[0] {
+	var overflow int
+	if scan("/proc/sys/kernel/overflowuid", &overflow) != nil || uid != overflow {
 		return false
 	}
 	text, err := os.ReadFile("/proc/self/uid_map")
-	for line := range bytes.Lines(text) {
-		n, err := numbers(line, 3) // inside, outside, count
-		if err == nil && uid >= n[0] && uid-n[0] < n[2] {
+	for line := range strings.Lines(string(text)) {
+		var inside, outside, count int64
+		_, err := fmt.Sscan(line, &inside, &outside, &count)
+		if err == nil && int64(uid) >= inside && int64(uid) < inside+count {
 			return false
 		}
 	}
@@ -85,50 +75,39 @@ func likeLinux() bool {
 }
 
 // ephemeral counts the ports of the range from which the kernel chooses that have
-// a socket that overlaps the target and whose remote address, if any, matches.
-func ephemeral(ctx context.Context, t target, match func(netip.AddrPort) bool) (first, last, taken int, err error) {
-	n, err := sysctl("net/ipv4/ip_local_port_range", 2)
-	if err != nil {
+// a socket that overlaps the target. With a remote address it counts connections to it only.
+func ephemeral(ctx context.Context, t target, to netip.AddrPort) (first, last, taken int, err error) {
+	if err := scan("/proc/sys/net/ipv4/ip_local_port_range", &first, &last); err != nil {
 		return 0, 0, 0, err
 	}
 	t.local = netip.AddrPortFrom(t.local.Addr(), 0)
 	list, _, err := t.sockets(ctx)
-	ports := map[uint16]bool{}
+	ports := map[int]bool{}
 	for _, s := range list {
-		port, remote := s.Local.Port(), s.Remote
-		if remote.Port() == 0 {
-			remote = netip.AddrPort{}
-		}
-		remote = netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
-		if int(port) >= n[0] && int(port) <= n[1] && t.overlaps(s.Local.Addr(), s.V6Only) && match(remote) {
+		port := int(s.Local.Port())
+		elsewhere := to.IsValid() && s.Remote.IsValid() && s.Remote != to
+		if port >= first && port <= last && t.overlaps(s.Local.Addr(), s.V6Only) && !elsewhere {
 			ports[port] = true
 		}
 	}
-	return n[0], n[1], len(ports), err
+	return first, last, len(ports), err
 }
 
-// sysctl reads a setting of this network namespace that is some numbers.
-func sysctl(name string, count int) ([]int, error) {
-	b, err := os.ReadFile("/proc/sys/" + name)
+// scan reads the numbers that a file begins with.
+func scan(name string, numbers ...any) error {
+	text, err := os.ReadFile(name)
+	if err == nil {
+		_, err = fmt.Sscan(string(text), numbers...)
+	}
+	return err
+}
+
+// dualStack reports whether package net makes a dual-stack socket for a wildcard.
+func dualStack() bool {
+	s, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return !errors.Is(err, unix.EAFNOSUPPORT)
 	}
-	return numbers(b, count)
-}
-
-// numbers reads a text that is some numbers.
-func numbers(text []byte, count int) ([]int, error) {
-	fields := bytes.Fields(text)
-	if len(fields) != count {
-		return nil, fmt.Errorf("%q are not %d numbers", text, count)
-	}
-	list := make([]int, count)
-	for i, f := range fields {
-		n, err := strconv.ParseUint(string(f), 10, 32)
-		if err != nil {
-			return nil, err
-		}
-		list[i] = int(min(n, math.MaxInt32)) // a uid_map counts 2^32 users
-	}
-	return list, nil
+	_ = unix.Close(s)
+	return true
 }

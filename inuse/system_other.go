@@ -11,28 +11,28 @@ import (
 	"runtime"
 )
 
-// firstUnprivileged returns the first port that any process may bind, 0 where there are
-// no others.
-func firstUnprivileged() int {
+// unprivileged returns the first port that any process may bind, 0 where there are no
+// others, and what helps with one below: "" if this process may bind it.
+func unprivileged() (first int, advice string) {
 	switch runtime.GOOS {
 	case "windows", "darwin", "ios", "js", "wasip1", "plan9":
-		return 0 // macOS has none since 10.14 on the wildcard address
+		return 0, "" // macOS has none since 10.14 on the wildcard address
 	}
-	return 1024
-}
-
-func privileged() bool { return os.Geteuid() <= 0 }
-
-func privileges(first int) string {
-	return fmt.Sprintf("Use a port from %d on, or start the program as a privileged user.", first)
+	if os.Geteuid() == 0 {
+		return 1024, ""
+	}
+	return 1024, "Use a port from 1024 on, or start the program as a privileged user."
 }
 
 func likeLinux() bool { return true }
 
-func ephemeral(context.Context, target, func(netip.AddrPort) bool) (first, last, taken int, err error) {
+func ephemeral(context.Context, target, netip.AddrPort) (first, last, taken int, err error) {
 	return 0, 0, 0, fmt.Errorf("%w: the range of ephemeral ports on %s", errors.ErrUnsupported, runtime.GOOS)
 }
 
 func unixHolders(context.Context, string) ([]Holder, error) {
 	return nil, fmt.Errorf("%w: reading the Unix sockets of %s", errors.ErrUnsupported, runtime.GOOS)
 }
+
+// dualStack reports whether package net makes a dual-stack socket for a wildcard.
+func dualStack() bool { return runtime.GOOS != "openbsd" && runtime.GOOS != "dragonfly" }

@@ -11,15 +11,6 @@ import (
 // longestPath is how long the path of a Unix socket may be: one byte is for the NUL.
 const longestPath = len(syscall.RawSockaddrUnix{}.Path) - 1
 
-// uname returns what package semantics tells versions of a system by.
-func uname() (release, version string) {
-	var u unix.Utsname
-	if unix.Uname(&u) != nil {
-		return "", ""
-	}
-	return unix.ByteSliceToString(u.Release[:]), unix.ByteSliceToString(u.Version[:])
-}
-
 // writable reports whether this user may make a file in a folder.
 func writable(folder string) bool { return unix.Access(folder, unix.W_OK|unix.X_OK) == nil }
 

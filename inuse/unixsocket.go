@@ -27,11 +27,11 @@ func (x *explainer) unix() error {
 			"Use a shorter path, or one that is relative to the working directory.")
 	case !abstract && errors.Is(folderErr, os.ErrNotExist):
 		x.say("The folder "+printable(folder)+" does not exist.", "Make it before Listen, as os.MkdirAll does.")
-	case f == denied, !x.refused && !abstract && err != nil && !writable(folder):
+	case f == denied, x.err == nil && !abstract && err != nil && !writable(folder):
 		x.say(fmt.Sprintf("This process, uid %d, may not make a file in %s.", os.Geteuid(), printable(folder)),
 			"Give this user the folder, or use another one.")
-	case x.refused && f != inUse:
-		return fmt.Errorf("nothing is known about this error: %w", x.err)
+	case x.err != nil && f != inUse:
+		return x.unexplained()
 	case !abstract && err == nil && info.Mode()&os.ModeSocket == 0:
 		x.say(x.Address+" is a file and no socket.", "Use another path.")
 	default:
@@ -46,8 +46,7 @@ func (x *explainer) unix() error {
 func (x *explainer) unixInUse(name string, abstract, absent bool) {
 	var live bool
 	var err, lookErr error
-	switch {
-	case abstract:
+	if abstract {
 		if x.Holders, lookErr = unixHolders(x.ctx, name); lookErr != nil {
 			live, err = answers(name)
 		}
@@ -56,14 +55,14 @@ func (x *explainer) unixInUse(name string, abstract, absent bool) {
 		}
 		live = live || len(x.Holders) > 0
 		absent = !live
-	case !absent:
+	} else if !absent {
 		if live, err = answers(name); live || err != nil {
 			x.Holders, lookErr = unixHolders(x.ctx, name)
 		}
 	}
 	reason, advice := "A socket answers at "+x.Address+". Its process is not visible here.", "End the process, or use another name."
 	switch {
-	case absent && x.refused:
+	case absent && x.err != nil:
 		reason, advice = "Nothing has the name "+x.Address+" now.", "Try again."
 	case absent:
 		x.Free = true
@@ -77,13 +76,13 @@ func (x *explainer) unixInUse(name string, abstract, absent bool) {
 	case !live:
 		reason, advice = x.Address+" is the file of a socket that is closed: connect is refused.",
 			"Remove the file. A Go listener does at Close; a process that is killed does not."
+	case len(x.Holders) == 0 && lookErr != nil:
+		reason = fmt.Sprintf("A socket answers at %s. Its process cannot be seen: %v.", x.Address, lookErr)
 	case len(x.Holders) > 0:
 		reason = fmt.Sprintf("%s is held by %v.", x.Address, x.Holders[0])
 		if x.Holders[0].PID == os.Getpid() {
 			advice = "This process has the name already: use that socket, or close it."
 		}
-	case lookErr != nil:
-		reason = fmt.Sprintf("A socket answers at %s. Its process cannot be seen: %v.", x.Address, lookErr)
 	}
 	x.say(reason, advice)
 }
