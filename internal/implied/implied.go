@@ -1,5 +1,5 @@
-// Package implied works out from the kernels' rules where two fields of package reuse
-// can keep their promise. The tests of package reuse compare it with what is promised.
+// Package implied derives from the kernels' rules for which sockets PortLB and Exclusive of
+// package reuse hold. The tests of package reuse compare the two.
 package implied
 
 import (
@@ -9,12 +9,11 @@ import (
 	"example.com/reuse/internal/semantics"
 )
 
-// Exclusive says that the rules keep the traffic of a socket with this address from
-// every other socket, once package reuse has made it exclusive. Where the rules do
-// not know, they do not.
+// Exclusive reports whether the rules prevent every other socket from getting the traffic
+// of a socket with this address that package reuse has made exclusive. Unverified is false.
 func Exclusive(s semantics.System, b semantics.Binding) bool {
 	if s.Name() == "dragonfly" {
-		return false // rules of 2020, which were read and never run: too little for a promise
+		return false // rules of 2020 that were read and never run do not suffice
 	}
 	b.User = 1000
 	return !s.Detour(b) && !slices.ContainsFunc(exclusiveOptions(s, b), func(options semantics.Options) bool {
@@ -33,41 +32,34 @@ func exclusiveOptions(s semantics.System, b semantics.Binding) []semantics.Optio
 		return []semantics.Options{semantics.Opts(semantics.Excl), semantics.Opts(semantics.Excl, semantics.Addr)}
 	case "js", "wasip1", "plan9":
 		return []semantics.Options{0}
-	case "linux", "android", "linux-3.8":
-		if b.Proto == semantics.UDP {
-			return []semantics.Options{0}
-		}
 	}
-	if b.State >= semantics.Established {
+	linux := s.Name() == "linux" || s.Name() == "android" || s.Name() == "linux-3.8"
+	if b.State >= semantics.Established || linux && b.Proto == semantics.UDP {
 		return []semantics.Options{0}
 	}
 	return []semantics.Options{0, semantics.Opts(semantics.Addr)}
 }
 
-// keeps says that nothing can be bound to the address of a, nor take what is sent
-// to it.
+// keeps reports whether no other socket can bind the address of a or get its traffic.
 func keeps(s semantics.System, a semantics.Binding) bool {
-	addresses := []semantics.Binding{{Addr: netip.IPv4Unspecified()}, {Addr: netip.IPv6Unspecified(), V6Only: true}, {Addr: netip.IPv6Unspecified()}}
-	for _, to := range destinations() {
-		addresses = append(addresses, semantics.Binding{Addr: to})
-	}
-	for _, mapped := range []string{"::ffff:127.0.0.1", "::ffff:0.0.0.0"} {
-		addresses = append(addresses, semantics.Binding{Addr: netip.MustParseAddr(mapped)})
+	addresses := []semantics.Binding{{Addr: netip.IPv6Unspecified(), V6Only: true}}
+	for _, ip := range []string{"0.0.0.0", "::", "127.0.0.1", "127.0.0.2", "::1", "::2", "::ffff:127.0.0.1", "::ffff:0.0.0.0"} {
+		addresses = append(addresses, semantics.Binding{Addr: netip.MustParseAddr(ip)})
 	}
 	for _, b := range addresses {
 		for _, options := range s.Subsets() {
 			for _, user := range []int{1000, 1001, semantics.Root} {
 				for _, state := range []semantics.State{semantics.Bound, semantics.Listening} {
 					b.Proto, b.State, b.Options, b.User = a.Proto, state, options, user
-					answer := s.Second(a, b)
+					answer := s.Bind(a, b)
 					switch {
-					case answer.Known.How == semantics.Unknown:
+					case answer.Evidence.Kind == semantics.Unknown:
 						return false
 					case answer.Err != "":
 					case a.Addr == b.Addr.Unmap():
 						return false
 					case a.State < semantics.Established && takes(s, a, b):
-						// What goes to a connected socket goes by its four-tuple.
+						// The traffic of a connected socket is found by its four-tuple.
 						return false
 					}
 				}
@@ -77,20 +69,17 @@ func keeps(s semantics.System, a semantics.Binding) bool {
 	return true
 }
 
-// takes says that b gets some of what a would get alone, or that it is not known.
+// takes reports whether b gets some of the traffic that a would get alone, or whether
+// that is unverified.
 func takes(s semantics.System, a, b semantics.Binding) bool {
-	return slices.ContainsFunc(destinations(), func(to netip.Addr) bool {
-		alone := s.Traffic(to, []semantics.Binding{a})
-		if alone.Known.How != semantics.Unknown && len(alone.To) == 0 {
-			return false
-		}
+	return slices.ContainsFunc(destinations(s, a), func(to netip.Addr) bool {
 		both := s.Traffic(to, []semantics.Binding{a, b})
-		return both.Known.How == semantics.Unknown || !slices.Equal(both.To, []int{0})
+		return both.Evidence.Kind == semantics.Unknown || !slices.Equal(both.To, []int{0})
 	})
 }
 
-// Balances says that two sockets with this address and the option of PortLB can be
-// bound, and that the kernel spreads what is sent to them.
+// Balances reports whether two sockets with this address and the option of PortLB can be
+// bound, and the kernel spreads the traffic over them.
 func Balances(s semantics.System, b semantics.Binding) bool {
 	o := semantics.Port
 	if s.OptionName(semantics.LB) != "" {
@@ -105,7 +94,7 @@ func Balances(s semantics.System, b semantics.Binding) bool {
 	}
 	b.User = 1000
 	for _, b.Options = range sets {
-		if !s.Second(b, b).OK() || !spreads(s, b) {
+		if !s.Bind(b, b).OK() || !spreads(s, b) {
 			return false
 		}
 	}
@@ -113,22 +102,18 @@ func Balances(s semantics.System, b semantics.Binding) bool {
 }
 
 func spreads(s semantics.System, b semantics.Binding) bool {
-	covered := false
-	for _, to := range destinations() {
-		alone := s.Traffic(to, []semantics.Binding{b})
-		if alone.Known.How != semantics.Unknown && len(alone.To) == 0 {
-			continue
-		}
-		covered = true
+	list := destinations(s, b)
+	return len(list) > 0 && !slices.ContainsFunc(list, func(to netip.Addr) bool {
 		t := s.Traffic(to, []semantics.Binding{b, b})
-		if t.Known.How == semantics.Unknown || t.Way != semantics.Spread || len(t.To) != 2 {
-			return false
-		}
-	}
-	return covered
+		return t.Evidence.Kind == semantics.Unknown || t.Way != semantics.Spread || len(t.To) != 2
+	})
 }
 
-// destinations are addresses that traffic may go to.
-func destinations() []netip.Addr {
-	return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.AddrFrom4([4]byte{127, 0, 0, 2}), netip.IPv6Loopback(), netip.MustParseAddr("::2")}
+// destinations returns addresses whose traffic b gets alone, or may get.
+func destinations(s semantics.System, b semantics.Binding) []netip.Addr {
+	list := []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2"), netip.IPv6Loopback(), netip.MustParseAddr("::2")}
+	return slices.DeleteFunc(list, func(to netip.Addr) bool {
+		alone := s.Traffic(to, []semantics.Binding{b})
+		return alone.Evidence.Kind != semantics.Unknown && len(alone.To) == 0
+	})
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -15,41 +14,26 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"example.com/reuse"
 	"example.com/reuse/internal/measure"
 	"example.com/reuse/internal/semantics"
 	"example.com/reuse/internal/testproc"
 )
 
-// exactly gives a socket these options and no others.
-func exactly(options semantics.Options) func(_, _ string, c syscall.RawConn) error {
-	return func(_, _ string, c syscall.RawConn) error {
-		var err error
-		bit := func(o semantics.Option) int {
-			if options.Has(o) {
-				return 1
-			}
-			return 0
-		}
-		cerr := c.Control(func(fd uintptr) {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, bit(semantics.Addr))
-			if err == nil {
-				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, bit(semantics.Port))
-			}
-		})
-		if cerr != nil {
-			return cerr
-		}
-		return err
-	}
-}
+// alone goes on in a network namespace of the test's own.
+func alone(t *testing.T) bool { return testproc.Netns(t) }
 
-func listen(t testing.TB, network, address string, options semantics.Options) *net.TCPListener {
+func listen(t testing.TB, network, address string, options semantics.Options) net.Listener {
 	t.Helper()
-	lc := net.ListenConfig{Control: exactly(options)}
+	setting := map[bool]reuse.Setting{false: reuse.Off, true: reuse.On}
+	c := reuse.Config{Addr: setting[options.Has(semantics.Addr)], Port: setting[options.Has(semantics.Port)]}
+	var lc net.ListenConfig
 	lc.SetMultipathTCP(false)
+	lc, err := c.ListenConfig(lc)
+	require.NoError(t, err)
 	l, err := lc.Listen(t.Context(), network, address)
 	require.NoError(t, err)
-	return l.(*net.TCPListener)
+	return l
 }
 
 // A rest is what is left of a socket.
@@ -70,12 +54,11 @@ func (r rest) leave(t *testing.T, port uint16) bool {
 		r.dial(t, port)
 		return true
 	}
-	l := listen(t, r.network, net.JoinHostPort(r.address, strconv.Itoa(int(port))), r.binding.Options)
-	defer l.Close()
-	client, err := net.Dial("tcp", net.JoinHostPort(r.peer, strconv.Itoa(int(port))))
+	at := strconv.Itoa(int(port))
+	l := listen(t, r.network, net.JoinHostPort(r.address, at), r.binding.Options)
+	client, err := net.Dial("tcp", net.JoinHostPort(r.peer, at))
 	require.NoError(t, err)
 	t.Cleanup(func() { client.Close() })
-	peer := client.LocalAddr().(*net.TCPAddr).AddrPort().Port()
 	server, err := l.Accept()
 	require.NoError(t, err)
 	t.Cleanup(func() { server.Close() })
@@ -92,7 +75,7 @@ func (r rest) leave(t *testing.T, port uint16) bool {
 	whole := false
 	require.Eventually(t, func() bool {
 		var state semantics.State
-		state, whole = kernelState(t, port, peer)
+		state, whole = kernelState(t, port, client.LocalAddr().(*net.TCPAddr).Port)
 		return state == r.binding.State
 	}, 30*time.Second, time.Millisecond, "%+v", r)
 	return r.binding.State != semantics.FinWait2 || !whole
@@ -101,43 +84,36 @@ func (r rest) leave(t *testing.T, port uint16) bool {
 // dial binds, then connects.
 func (r rest) dial(t *testing.T, port uint16) {
 	t.Helper()
-	kind := unix.SOCK_STREAM
-	var to net.Addr
-	if r.binding.Proto == semantics.UDP {
-		kind = unix.SOCK_DGRAM
-		p, err := net.ListenPacket("udp", net.JoinHostPort(r.peer, "0"))
-		require.NoError(t, err)
-		t.Cleanup(func() { p.Close() })
-		to = p.LocalAddr()
-	} else {
+	kind, to := unix.SOCK_DGRAM, 9 // nothing is sent
+	if r.binding.Proto == semantics.TCP {
 		l := listen(t, "tcp", net.JoinHostPort(r.peer, "0"), 0)
 		t.Cleanup(func() { l.Close() })
-		to = l.Addr()
+		kind, to = unix.SOCK_STREAM, l.Addr().(*net.TCPAddr).Port
 	}
-	peer := netip.MustParseAddrPort(to.String())
 	s, err := unix.Socket(unix.AF_INET6, kind|unix.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
-	f := os.NewFile(uintptr(s), "dialed")
-	t.Cleanup(func() { f.Close() })
-	only := 0
-	if r.network[3:] == "6" {
-		only = 1
+	t.Cleanup(func() { unix.Close(s) })
+	for _, o := range []struct {
+		level, name int
+		on          bool
+	}{
+		{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, r.network == "tcp6"},
+		{unix.SOL_SOCKET, unix.SO_REUSEADDR, r.binding.Options.Has(semantics.Addr)},
+		{unix.SOL_SOCKET, unix.SO_REUSEPORT, r.binding.Options.Has(semantics.Port)},
+	} {
+		require.NoError(t, unix.SetsockoptInt(s, o.level, o.name, map[bool]int{true: 1}[o.on]))
 	}
-	require.NoError(t, unix.SetsockoptInt(s, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only))
-	rc, err := f.SyscallConn()
-	require.NoError(t, err)
-	require.NoError(t, exactly(r.binding.Options)("", "", rc))
 	local := netip.IPv6Unspecified()
 	if r.address != "" {
 		local = netip.MustParseAddr(r.address)
 	}
 	require.NoError(t, unix.Bind(s, &unix.SockaddrInet6{Addr: local.As16(), Port: int(port)}))
-	require.NoError(t, unix.Connect(s, &unix.SockaddrInet6{Addr: peer.Addr().As16(), Port: int(peer.Port())}))
+	require.NoError(t, unix.Connect(s, &unix.SockaddrInet6{Addr: netip.MustParseAddr(r.peer).As16(), Port: to}))
 }
 
 // kernelState is what the kernel says of the socket with a local and a remote port:
 // its state, and whether it is more than what is left for TIME_WAIT.
-func kernelState(t testing.TB, local, remote uint16) (state semantics.State, whole bool) {
+func kernelState(t testing.TB, local uint16, remote int) (state semantics.State, whole bool) {
 	for _, name := range []string{"tcp", "tcp6"} {
 		text, err := os.ReadFile("/proc/self/net/" + name)
 		require.NoError(t, err)
@@ -154,45 +130,28 @@ func kernelState(t testing.TB, local, remote uint16) (state semantics.State, who
 }
 
 // rests are what listeners and connected sockets leave: IPv4, both families, IPv6.
-func rests() []rest {
-	var list []rest
+func rests() (list []rest) {
 	ipv4, mapped, ipv6 := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::ffff:127.0.0.1"), netip.IPv6Loopback()
+	add := func(network, address string, local netip.Addr, only bool, b semantics.Binding) {
+		b.Addr, b.V6Only = local, only
+		list = append(list, rest{network, address, local.Unmap().String(), b})
+	}
 	for _, state := range []semantics.State{semantics.Established, semantics.TimeWait, semantics.FinWait2, semantics.CloseWait} {
 		b := semantics.Binding{Proto: semantics.TCP, State: state}
-		for _, r := range []rest{
-			{"tcp4", "127.0.0.1", "127.0.0.1", semantics.Binding{Addr: ipv4}},
-			{"tcp", "", "127.0.0.1", semantics.Binding{Addr: mapped}},
-			{"tcp", "", "::1", semantics.Binding{Addr: ipv6}},
-			{"tcp6", "::", "::1", semantics.Binding{Addr: ipv6, V6Only: true}},
-			{"tcp6", "::1", "::1", semantics.Binding{Addr: ipv6, V6Only: true}},
-		} {
-			b.Addr, b.V6Only = r.binding.Addr, r.binding.V6Only
-			r.binding = b
-			list = append(list, r)
-		}
+		add("tcp4", "127.0.0.1", ipv4, false, b)
+		add("tcp", "", mapped, false, b)
+		add("tcp", "", ipv6, false, b)
+		add("tcp6", "::", ipv6, true, b)
+		add("tcp6", "::1", ipv6, true, b)
 	}
 	for _, proto := range []semantics.Proto{semantics.TCP, semantics.UDP} {
-		b := semantics.Binding{Proto: proto, State: semantics.Established, Addr: ipv6, Dialed: true}
-		only := b
-		only.V6Only = true
-		four := b
-		four.Addr = mapped
-		list = append(list, rest{"tcp", "", "127.0.0.1", four}, rest{"tcp", "", "::1", b}, rest{"tcp6", "", "::1", only}, rest{"tcp", "::1", "::1", only})
+		b := semantics.Binding{Proto: proto, State: semantics.Established, Dialed: true}
+		add("tcp", "", mapped, false, b)
+		add("tcp", "", ipv6, false, b)
+		add("tcp6", "", ipv6, true, b)
+		add("tcp", "::1", ipv6, true, b)
 	}
 	return list
-}
-
-// name is what the rows call the address of a rest.
-func (r rest) name() string {
-	switch b := r.binding; {
-	case b.Addr.Is4():
-		return "specific"
-	case b.Addr.Is4In6():
-		return "mapped"
-	case b.V6Only:
-		return "specific6"
-	}
-	return "specific6-dual"
 }
 
 // What a listener leaves behind, or a socket that is connected has, and a new
@@ -202,17 +161,15 @@ func TestLeftovers(t *testing.T) {
 		return
 	}
 	s, release := system(t)
-	seconds := map[int]measure.Binder{os.Geteuid(): measure.Here{}}
+	seconds := map[int]binder{os.Geteuid(): measure.Bind}
 	if os.Geteuid() == 0 {
-		c := child{testproc.Start(t, "serve", strconv.Itoa(nobody))}
-		if said := c.Receive(); said == "ready" {
-			seconds[nobody] = c
+		if bind, said := start(t, strconv.Itoa(nobody)); said == "ready" {
+			seconds[nobody] = bind
 		} else {
 			t.Log("not as another user:", said)
 		}
 	}
-	rows := 0
-	port := uint16(10000) // below those that the kernel hands out
+	rows, port := 0, uint16(10000) // below those that the kernel hands out
 	for i, r := range rests() {
 		for j, old := range s.Subsets() {
 			r.binding.Options, r.binding.User = old, os.Geteuid()
@@ -228,13 +185,15 @@ func TestLeftovers(t *testing.T) {
 				for last := port + 10; !r.leave(t, port); port++ {
 					require.Less(t, port, last)
 				}
+				ip, only := addr.IP()
 				for user, second := range seconds {
 					for _, options := range s.Subsets() {
-						p := measure.Pair{Proto: r.binding.Proto, State: semantics.Listening, Second: addr, B: options}
-						got, err := second.Bind(t.Context(), p, port)
+						b := semantics.Binding{
+							Proto: r.binding.Proto, State: semantics.Listening, Addr: ip, V6Only: only, Options: options, User: user,
+						}
+						is, err := second(b, port)
 						require.NoError(t, err)
-						_, b := p.Bindings(user, user)
-						assert.Equal(t, measure.Outcome(s.Second(r.binding, b)), got, "%s, %+v, then %s %v of user %d", r.name(), r.binding, addr, options, user)
+						assert.Equal(t, measure.Outcome(s.Bind(r.binding, b)), is, "%+v, then %s %v of user %d", r, addr, options, user)
 						rows++
 					}
 				}

@@ -1,33 +1,25 @@
-// Package measure binds pairs of sockets for real, and says what the kernel made
-// of the second. What it should have made of it is in package semantics. It is for the
-// tests that compare the two, and for examples/matrix, which shows both.
+//go:build unix || windows
+
+// Package measure binds pairs of sockets, and reports what the kernel does with the second.
+// Package semantics has what it should do. Tests and examples/matrix compare the two.
 //
-// A [Pair] is two addresses, a protocol, the state of the first and the options of
-// both: [Pairs] and [AllPairs] make them, [Usable] takes out those whose addresses this
-// machine lacks. [Measure] binds the first in this process; the second is made by
-// a [Binder]: by this process ([Here]), or by another one, which may be another
-// user's, that runs [Serve] ([Peer]).
+// [Measure] binds the first socket of a [Pair]. The second is bound by [Bind], or by another
+// process that calls Bind.
 //
-//	for _, p := range measure.Pairs(system) {
-//		outcome, err := measure.Measure(ctx, p, measure.Here{})
-//		...
-//		first, second := p.Bindings(uid, uid)
-//		if want := measure.Outcome(system.Second(first, second)); outcome != want { ... }
-//	}
-//
-// A port that is free everywhere is looked for before each pair and then used;
-// another process may take it in between. So whoever finds a difference outside a
-// network namespace of their own measures it again before they report it.
+// Measure finds a port that is free. Another process may take the port before Measure binds
+// it. So outside a network namespace of its own, a caller measures again what differs.
 package measure
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 
 	"example.com/reuse/internal/semantics"
 )
@@ -37,52 +29,29 @@ type Address string
 
 // The addresses.
 const (
-	Specific      Address = "specific"      // 127.0.0.1
-	Specific2     Address = "specific2"     // 127.0.0.2
-	Wildcard      Address = "wildcard"      // 0.0.0.0
-	Multicast     Address = "multicast"     // 224.1.2.3
-	Wildcard6     Address = "wildcard6"     // ::, IPv4 too
-	Wildcard6Only Address = "wildcard6only" // ::, IPv6 only
-	Specific6     Address = "specific6"     // ::1
-
-	Mapped         Address = "mapped"          // ::ffff:127.0.0.1
-	MappedWildcard Address = "mapped-wildcard" // ::ffff:0.0.0.0
+	Specific       Address = "specific"
+	Specific2      Address = "specific2"
+	Wildcard       Address = "wildcard"
+	Multicast      Address = "multicast"
+	Wildcard6      Address = "wildcard6" // IPv4 too
+	Wildcard6Only  Address = "wildcard6only"
+	Specific6      Address = "specific6"
+	Mapped         Address = "mapped"
+	MappedWildcard Address = "mapped-wildcard"
 )
 
-// Addresses returns all of them.
-func Addresses() []Address {
-	return []Address{Specific, Specific2, Wildcard, Multicast, Wildcard6, Wildcard6Only, Specific6, Mapped, MappedWildcard}
+// Addresses are all of them.
+var Addresses = []Address{Specific, Specific2, Wildcard, Multicast, Wildcard6, Wildcard6Only, Specific6, Mapped, MappedWildcard}
+
+var ips = map[Address]string{
+	Specific: "127.0.0.1", Specific2: "127.0.0.2", Wildcard: "0.0.0.0", Multicast: "224.1.2.3",
+	Wildcard6: "::", Wildcard6Only: "::", Specific6: "::1",
+	Mapped: "::ffff:127.0.0.1", MappedWildcard: "::ffff:0.0.0.0",
 }
 
 // IP returns the address itself, and whether its socket is IPv6 only.
 func (a Address) IP() (ip netip.Addr, v6only bool) {
-	switch a {
-	case Specific:
-		return netip.AddrFrom4([4]byte{127, 0, 0, 1}), false
-	case Specific2:
-		return netip.AddrFrom4([4]byte{127, 0, 0, 2}), false
-	case Wildcard:
-		return netip.IPv4Unspecified(), false
-	case Multicast:
-		return netip.AddrFrom4([4]byte{224, 1, 2, 3}), false
-	case Wildcard6:
-		return netip.IPv6Unspecified(), false
-	case Wildcard6Only:
-		return netip.IPv6Unspecified(), true
-	case Specific6:
-		return netip.IPv6Loopback(), true
-	case Mapped:
-		return netip.AddrFrom16([16]byte{10: 0xff, 0xff, 127, 0, 0, 1}), false
-	case MappedWildcard:
-		return netip.AddrFrom16([16]byte{10: 0xff, 0xff}), false
-	}
-	return netip.Addr{}, false
-}
-
-// IPv6 says that its socket is one of IPv6.
-func (a Address) IPv6() bool {
-	ip, _ := a.IP()
-	return ip.Is6()
+	return netip.MustParseAddr(ips[a]), a == Wildcard6Only
 }
 
 // A Pair is two bindings of one port. With State Listening both listen after
@@ -124,16 +93,15 @@ func Pairs(s semantics.System) []Pair {
 // are 3,888.
 func AllPairs(s semantics.System) []Pair {
 	var all [][2]Address
-	for _, a := range Addresses() {
-		for _, b := range Addresses() {
+	for _, a := range Addresses {
+		for _, b := range Addresses {
 			all = append(all, [2]Address{a, b})
 		}
 	}
 	return pairs(s, all)
 }
 
-func pairs(s semantics.System, addresses [][2]Address) []Pair {
-	var list []Pair
+func pairs(s semantics.System, addresses [][2]Address) (list []Pair) {
 	sets := s.Subsets()
 	for _, kind := range []Pair{
 		{Proto: semantics.TCP, State: semantics.Bound},
@@ -143,9 +111,7 @@ func pairs(s semantics.System, addresses [][2]Address) []Pair {
 		for _, ab := range addresses {
 			for _, a := range sets {
 				for _, b := range sets {
-					p := kind
-					p.First, p.Second, p.A, p.B = ab[0], ab[1], a, b
-					list = append(list, p)
+					list = append(list, Pair{kind.Proto, kind.State, ab[0], ab[1], a, b})
 				}
 			}
 		}
@@ -158,161 +124,132 @@ func pairs(s semantics.System, addresses [][2]Address) []Pair {
 // IPv6 sockets never take IPv4. An address that only TCP refuses is usable.
 func Usable(list []Pair) ([]Pair, map[Address]error) {
 	missing := map[Address]error{}
-	for _, a := range Addresses() {
-		if err := try(a); err != nil {
-			missing[a] = err
+	for _, a := range Addresses {
+		ip, only := a.IP()
+		s, err := open(semantics.Binding{Proto: semantics.UDP, Addr: ip, V6Only: only}, 0)
+		if err == nil {
+			err = syscall.Close(s)
+		}
+		if err != nil {
+			missing[a] = fmt.Errorf("%s: %w", a, err)
 		}
 	}
-	usable := slices.DeleteFunc(slices.Clone(list), func(p Pair) bool {
+	return slices.DeleteFunc(slices.Clone(list), func(p Pair) bool {
 		return missing[p.First] != nil || missing[p.Second] != nil
-	})
-	return usable, missing
+	}), missing
 }
 
-func try(a Address) error {
-	ip, only := a.IP()
-	s, step, err := bound(Pair{Proto: semantics.UDP, State: semantics.Bound}, ip, only, 0, 0)
+// Bind binds and closes the second socket of a pair. The outcome is "ok",
+// "b:bind:EADDRINUSE", "b:listen:...", "b:set-lb:...". An error is about the measurement,
+// not about the socket.
+func Bind(b semantics.Binding, port uint16) (outcome string, err error) {
+	s, err := open(b, port)
 	if err != nil {
-		return fmt.Errorf("%s (%v): %w", a, ip, during(step, err))
+		return failed("b", err)
 	}
-	return s.close()
+	return "ok", syscall.Close(s)
 }
 
-// A Binder makes the second binding of a pair at a port, closes it again, and
-// returns the outcome: "ok", "b:bind:EADDRINUSE", "b:listen:...", "b:set-lb:...".
-// An error is about the measurement, not about the pair.
-type Binder interface {
-	Bind(ctx context.Context, p Pair, port uint16) (outcome string, err error)
-}
-
-// Here is this process.
-type Here struct{}
-
-// Bind binds and closes a socket of this process.
-func (Here) Bind(ctx context.Context, p Pair, port uint16) (string, error) {
-	if err := ctx.Err(); err != nil {
-		return "", err
-	}
-	ip, only := p.Second.IP()
-	s, step, err := bound(p, ip, only, p.B, port)
-	if err != nil {
-		return failed("b", step, err)
-	}
-	return "ok", s.close()
-}
-
-// Measure binds both of a pair and returns the outcome, as Binder does, or
-// "a:bind:EAFNOSUPPORT" and the like if it is the first that cannot be bound.
-func Measure(ctx context.Context, p Pair, second Binder) (outcome string, err error) {
-	if err := ctx.Err(); err != nil {
-		return "", err
-	}
-	if p.Proto != semantics.TCP && p.Proto != semantics.UDP || p.State != semantics.Bound && p.State != semantics.Listening {
-		return "", fmt.Errorf("measure %v: no such pair", p)
-	}
+// Measure binds both sockets of a pair, the second by a function such as Bind, and returns
+// the outcome. That is "a:bind:EAFNOSUPPORT" and the like if the first cannot be bound.
+func Measure(p Pair, bind func(b semantics.Binding, port uint16) (string, error)) (outcome string, err error) {
 	port, err := freePort(p.Proto)
 	if err != nil {
 		return "", fmt.Errorf("no free port: %w", err)
 	}
-	ip, only := p.First.IP()
-	s, step, err := bound(p, ip, only, p.A, port)
+	first, second := p.Bindings(0, 0)
+	s, err := open(first, port)
 	if err != nil {
-		return failed("a", step, err)
+		return failed("a", err)
 	}
-	defer func() { err = errors.Join(err, s.close()) }()
-	return second.Bind(ctx, p, port)
-}
-
-// bound makes a socket, sets its options, binds it, and listens if the pair says
-// so. It returns the step that failed.
-func bound(p Pair, ip netip.Addr, only bool, options semantics.Options, port uint16) (s socket, step string, err error) {
-	if !ip.IsValid() {
-		return s, "address", errors.New("no such address")
-	}
-	s, err = open(p.Proto, ip.Is6())
-	if err != nil {
-		return s, "socket", err
-	}
-	step, err = func() (string, error) {
-		if ip.Is6() {
-			if err := s.v6only(only); err != nil {
-				return "v6only", err
-			}
-		}
-		for _, o := range options.List() {
-			if err := s.set(o); err != nil {
-				return "set-" + o.String(), err
-			}
-		}
-		if err := s.bind(ip, port); err != nil {
-			return "bind", err
-		}
-		if p.Proto == semantics.TCP && p.State == semantics.Listening {
-			return "listen", s.listen()
-		}
-		return "", nil
-	}()
-	if err != nil {
-		return s, step, errors.Join(err, s.close())
-	}
-	return s, "", nil
-}
-
-// failed is the outcome of a step that failed. What the kernel does not say
-// by an errno is an error.
-func failed(who, step string, err error) (string, error) {
-	name := errnoName(err)
-	if name == "" || step == "socket" || step == "address" {
-		return "", fmt.Errorf("%s: %w", who, during(step, err))
-	}
-	return who + ":" + step + ":" + strings.TrimPrefix(name, "WSA"), nil
-}
-
-// during says at which step an error came, unless the error does.
-func during(step string, err error) error {
-	var sys *os.SyscallError
-	if errors.As(err, &sys) && sys.Syscall == step {
-		return err
-	}
-	return fmt.Errorf("%s: %w", step, err)
+	defer func() { err = errors.Join(err, syscall.Close(s)) }()
+	return bind(second, port)
 }
 
 // freePort returns a port that is free on every address.
-func freePort(proto semantics.Proto) (port uint16, err error) {
-	p := Pair{Proto: proto, State: semantics.Bound}
-	const attempts = 64
-	for range attempts {
-		var s4 socket
-		s4, _, err = bound(p, netip.IPv4Unspecified(), false, 0, 0)
+func freePort(proto semantics.Proto) (uint16, error) {
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false)
+	if proto == semantics.UDP {
+		c, err := lc.ListenPacket(context.Background(), "udp", ":0")
 		if err != nil {
 			return 0, err
 		}
-		port, err = s4.port()
+		return uint16(c.LocalAddr().(*net.UDPAddr).Port), c.Close()
+	}
+	l, err := lc.Listen(context.Background(), "tcp", ":0")
+	if err != nil {
+		return 0, err
+	}
+	return uint16(l.Addr().(*net.TCPAddr).Port), l.Close()
+}
+
+// open makes a socket, sets its options, binds it, and listens if the binding says so. Its
+// error is an os.SyscallError with the step that failed.
+func open(b semantics.Binding, port uint16) (handle, error) {
+	family, kind := syscall.AF_INET, syscall.SOCK_STREAM
+	var to syscall.Sockaddr = &syscall.SockaddrInet6{Port: int(port), Addr: b.Addr.As16()}
+	if b.Addr.Is4() {
+		to = &syscall.SockaddrInet4{Port: int(port), Addr: b.Addr.As4()}
+	} else {
+		family = syscall.AF_INET6
+	}
+	if b.Proto == semantics.UDP {
+		kind = syscall.SOCK_DGRAM
+	}
+	s, err := newSocket(family, kind)
+	if err != nil {
+		return 0, os.NewSyscallError("socket", err)
+	}
+	if !b.Addr.Is4() {
+		only := map[bool]int{true: 1}[b.V6Only]
+		err = os.NewSyscallError("v6only", syscall.SetsockoptInt(s, syscall.IPPROTO_IPV6, syscall.IPV6_V6ONLY, only))
+	}
+	for _, o := range b.Options.List() {
 		if err == nil {
-			// With IPv6 only this does not meet s4's; without IPv6 there is
-			// nothing to find out.
-			var s6 socket
-			var step string
-			s6, step, err = bound(p, netip.IPv6Unspecified(), true, 0, port)
-			switch {
-			case err == nil:
-				err = s6.close()
-			case step != "bind" || errnoName(err) != inUse:
-				err = nil
-			}
-		}
-		err = errors.Join(err, s4.close())
-		if err == nil {
-			return port, nil
+			err = os.NewSyscallError("set-"+o.String(), syscall.SetsockoptInt(s, syscall.SOL_SOCKET, options[o], 1))
 		}
 	}
-	return 0, err
+	if err == nil {
+		err = os.NewSyscallError("bind", syscall.Bind(s, to))
+	}
+	if err == nil && b.Proto == semantics.TCP && b.State == semantics.Listening {
+		err = os.NewSyscallError("listen", syscall.Listen(s, 1))
+	}
+	if err != nil {
+		return 0, errors.Join(err, syscall.Close(s))
+	}
+	return s, nil
+}
+
+// newSocket makes a socket that a child which is started at the same time does not inherit.
+func newSocket(family, kind int) (handle, error) {
+	if err := start(); err != nil {
+		return 0, err
+	}
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	s, err := syscall.Socket(family, kind, 0)
+	if err == nil {
+		syscall.CloseOnExec(s)
+	}
+	return s, err
+}
+
+// failed returns the outcome of a step that failed. Without an errno of the kernel it is an
+// error.
+func failed(who string, err error) (string, error) {
+	var step *os.SyscallError
+	if !errors.As(err, &step) || step.Syscall == "socket" || errnoName(err) == "" {
+		return "", fmt.Errorf("%s: %w", who, err)
+	}
+	return who + ":" + step.Syscall + ":" + errnoName(err), nil
 }
 
 // Outcome writes an answer of package semantics as Measure writes what it saw.
-// What is not known is "".
+// What is unknown is "".
 func Outcome(a semantics.Answer) string {
-	if a.Known.How == semantics.Unknown {
+	if a.Evidence.Kind == semantics.Unknown {
 		return ""
 	}
 	if a.Err == "" {
@@ -342,8 +279,8 @@ type Row struct {
 	Outcome string   `json:"outcome"`
 }
 
-// Row returns the row of a pair with an outcome.
-func (p Pair) Row(os, release string, sameUID bool, outcome string) Row {
+// Row returns the row of a pair of one user.
+func (p Pair) Row(os, release, outcome string) Row {
 	names := func(all semantics.Options) []string {
 		list := []string{} // [] in JSON, not null
 		for _, o := range all.List() {
@@ -351,5 +288,5 @@ func (p Pair) Row(os, release string, sameUID bool, outcome string) Row {
 		}
 		return list
 	}
-	return Row{os, release, p.Proto.String(), p.State.String(), p.First, p.Second, names(p.A), names(p.B), sameUID, outcome}
+	return Row{os, release, p.Proto.String(), p.State.String(), p.First, p.Second, names(p.A), names(p.B), true, outcome}
 }

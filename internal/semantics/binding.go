@@ -1,13 +1,13 @@
 package semantics
 
 import (
+	"cmp"
 	"net/netip"
-	"strconv"
 	"strings"
 )
 
-// A Proto is a protocol. Each has a port space of its own. Multipath TCP is TCP
-// here: its sockets share and conflict as TCP's do (measured, Linux 6.18).
+// A Proto is a protocol. Each has its own port space. Multipath TCP is TCP here: its
+// sockets share and conflict in the same way (measured, Linux 6.18).
 type Proto uint8
 
 // The protocols.
@@ -18,20 +18,14 @@ const (
 
 // String returns "tcp" or "udp".
 func (p Proto) String() string {
-	switch p {
-	case TCP:
-		return "tcp"
-	case UDP:
-		return "udp"
-	}
-	return "Proto(" + strconv.Itoa(int(p)) + ")"
+	return map[Proto]string{TCP: "tcp", UDP: "udp"}[p]
 }
 
-// A State is what a binding has come to. Those from Established on are sockets,
-// or the kernel's memory of them, whose listener has gone; see Binding.Dialed.
+// A State is the state of a binding. From Established on it is a connection, or the
+// kernel's memory of one, without its listener, see Binding.Dialed.
 type State uint8
 
-// The states, in the order in which a socket comes to them.
+// The states, in the order of a socket's life.
 const (
 	Bound State = iota + 1
 	Listening
@@ -41,27 +35,15 @@ const (
 	CloseWait
 )
 
-// String returns the name that rows have, as in "listening" or "time-wait".
+// String returns the name in rows, such as "listening" or "time-wait".
 func (s State) String() string {
-	switch s {
-	case Bound:
-		return "bound"
-	case Listening:
-		return "listening"
-	case Established:
-		return "established"
-	case TimeWait:
-		return "time-wait"
-	case FinWait2:
-		return "fin-wait-2"
-	case CloseWait:
-		return "close-wait"
-	}
-	return "State(" + strconv.Itoa(int(s)) + ")"
+	return map[State]string{
+		Bound: "bound", Listening: "listening", Established: "established", TimeWait: "time-wait", FinWait2: "fin-wait-2", CloseWait: "close-wait",
+	}[s]
 }
 
-// An Option is one socket option, the same one on all systems. How a system
-// calls it, if it has it, is System.OptionName.
+// An Option is a socket option, the same one on all systems. System.OptionName returns
+// a system's name of it.
 type Option uint8
 
 // The options, each a bit of Options.
@@ -73,7 +55,7 @@ const (
 	ShareUID                    // Darwin's SO_REUSESHAREUID
 )
 
-// String returns the short name that rows have.
+// String returns the short name in rows.
 func (o Option) String() string { return Options(o).String() }
 
 // Options is a set of options.
@@ -88,7 +70,7 @@ func Opts(list ...Option) Options {
 	return all
 }
 
-// Has says whether an option is in the set.
+// Has reports whether an option is in the set.
 func (all Options) Has(o Option) bool { return all&Options(o) != 0 }
 
 // List returns the options of the set, in the order of their declaration.
@@ -104,30 +86,11 @@ func (all Options) List() []Option {
 
 // String returns names joined by "+", or "-" for none.
 func (all Options) String() string {
-	if all == 0 {
-		return "-"
-	}
 	var names []string
-	for o := Options(1); o != 0; o <<= 1 {
-		if all&o == 0 {
-			continue
-		}
-		switch Option(o) {
-		case Addr:
-			names = append(names, "addr")
-		case Port:
-			names = append(names, "port")
-		case LB:
-			names = append(names, "lb")
-		case Excl:
-			names = append(names, "excl")
-		case ShareUID:
-			names = append(names, "shareuid")
-		default:
-			names = append(names, "Option("+strconv.Itoa(int(o))+")")
-		}
+	for _, o := range all.List() {
+		names = append(names, map[Option]string{Addr: "addr", Port: "port", LB: "lb", Excl: "excl", ShareUID: "shareuid"}[o])
 	}
-	return strings.Join(names, "+")
+	return cmp.Or(strings.Join(names, "+"), "-")
 }
 
 // Subsets returns every set of the options of a system, the empty one first.
@@ -141,30 +104,30 @@ func (s System) Subsets() []Options {
 	return sets
 }
 
-// Root is the user that some systems exempt from their test of users.
+// Root is the user that some systems exempt from the test of users.
 const Root = 0
 
-// A Binding is one socket's hold on a port. Which port, and which network
-// namespace or jail, does not matter: the bindings of one question have the same.
+// A Binding is a socket that is bound to a port. The port, and the network namespace or
+// jail, do not matter: the bindings of one call have the same.
 type Binding struct {
 	Proto   Proto
 	State   State      // of a second binding: Bound, or Listening if listen follows
-	Addr    netip.Addr // :: takes IPv4, too, unless V6Only; ::ffff:a.b.c.d is IPv4
+	Addr    netip.Addr // without V6Only :: also takes IPv4; ::ffff:a.b.c.d is IPv4
 	V6Only  bool       // see below for a binding from Established on
 	Options Options
 	User    int // the same number is the same user
 
-	// V6Only of a socket that is, or was, connected to an IPv6 peer: false if it
-	// was bound to a dual-stack ::, or its listener was. On Linux it then keeps its
-	// port from 0.0.0.0, too. A bind to an IPv6 address other than :: makes it true.
+	// V6Only of a socket that is, or was, connected to an IPv6 peer is false if that
+	// socket or its listener was bound to a dual-stack ::. On Linux the socket then
+	// also prevents a bind to 0.0.0.0. A bind to another IPv6 address makes V6Only true.
 
-	// Dialed says that a binding from Established on was connected by connect.
-	// Otherwise it was accepted, and its listener has been closed. DragonFly,
-	// NetBSD and Windows tell them apart.
+	// Dialed is true if connect made a binding from Established on. Otherwise the
+	// connection was accepted, and its listener is closed. DragonFly, NetBSD and
+	// Windows treat the two differently.
 	Dialed bool
 
-	// Port is the port, for NetBSD, where it matters to a restart; see its rule.
-	// 0: any of those that are refused.
+	// Port is the port, for NetBSD, where it matters to a restart, see its rule.
+	// 0 is any port to which a bind fails.
 	Port uint16
 
 	mapped bool // Addr was ::ffff:a.b.c.d
@@ -174,14 +137,14 @@ func (b Binding) valid() bool {
 	return (b.Proto == TCP || b.Proto == UDP) && b.State >= Bound && b.State <= CloseWait && b.Addr.IsValid()
 }
 
-// v4 says that a binding is IPv4 only; dual, that it takes both families.
+// v4 reports whether a binding is IPv4 only, dual whether it takes both families.
 func (b Binding) v4() bool        { return b.Addr.Is4() }
 func (b Binding) dual() bool      { return b.Addr == netip.IPv6Unspecified() && !b.V6Only }
 func (b Binding) wildcard() bool  { return b.Addr.IsUnspecified() }
 func (b Binding) multicast() bool { return b.Addr.IsMulticast() }
 func (b Binding) connected() bool { return b.State >= Established }
 
-// covers says that traffic to an address would find the binding if it were alone.
+// covers reports whether the binding alone would get the traffic of an address.
 func (b Binding) covers(to netip.Addr) bool {
 	if b.wildcard() {
 		return b.v4() == to.Is4() || b.dual()
@@ -189,10 +152,17 @@ func (b Binding) covers(to netip.Addr) bool {
 	return b.Addr == to
 }
 
-// sameFamily says that both are IPv4 or neither is.
+// unmapped returns the binding with ::ffff:a.b.c.d as IPv4, as the kernels treat it.
+func (b Binding) unmapped() Binding {
+	b.mapped = b.Addr.Is4In6()
+	b.Addr = b.Addr.Unmap().WithZone("")
+	return b
+}
+
+// sameFamily reports whether both are IPv4 or neither is.
 func sameFamily(a, b Binding) bool { return a.v4() == b.v4() }
 
-// overlap says that there is traffic that both would take.
+// overlap reports whether some traffic could reach both bindings.
 func overlap(a, b Binding) bool {
 	if sameFamily(a, b) {
 		return a.Addr == b.Addr || a.wildcard() || b.wildcard()

@@ -2,212 +2,162 @@ package semantics
 
 import "net/netip"
 
-// Linux asks one question: do the two overlap, and if so, do both share by the
-// same option? The address being specific or a wildcard makes no difference. Of
-// three sockets it does not ask about each pair; see the fact about security.
+// Linux refuses a bind that overlaps another socket unless both share by the same option.
+// Specific and wildcard addresses make no difference. Of three sockets not every pair is
+// compared, see the fact about security.
 //
 // Source: inet_csk_bind_conflict in net/ipv4/inet_connection_sock.c (3.13, 4.4,
 // 4.19, 6.1, 6.12, 6.18), udp_lib_lport_inuse in net/ipv4/udp.c.
 
-func linuxSecond(a, b Binding) Answer {
-	known := linuxKnown(a, b)
+func linuxBind(a, b Binding) Answer {
+	known := linuxEvidence(a, b)
 	bothAddr := a.Options.Has(Addr) && b.Options.Has(Addr)
 	bothPort := a.Options.Has(Port) && b.Options.Has(Port)
 	switch {
 	case !linuxOverlap(a, b):
-		return apart(known)
+		return noOverlap(known)
 	case bothAddr && (a.Proto == UDP || a.State != Listening):
-		return answer("", "both SO_REUSEADDR", "Sockets that overlap may be bound when both set SO_REUSEADDR and neither is a listening TCP socket; users do not matter.", known)
+		return answer("", "both SO_REUSEADDR", "Sockets that overlap may be bound when both set SO_REUSEADDR and neither is a listening TCP socket. Users do not matter.", known)
 	case bothPort && a.User == b.User:
 		return answer("", "both SO_REUSEPORT", "Sockets of one user that overlap may be bound when both set SO_REUSEPORT.", known)
 	case bothPort && (a.State == TimeWait || a.State == FinWait2):
-		// What the kernel keeps then is no socket and has no user.
+		// The kernel keeps no socket then, and no user.
 		return answer("", "both SO_REUSEPORT, leftover", "A connection in TIME_WAIT or FIN_WAIT_2 whose socket had SO_REUSEPORT admits any user's SO_REUSEPORT.", known)
 	case bothPort:
-		return answer("EADDRINUSE", "user", "SO_REUSEPORT shares only between sockets that one user made; root is no exception.", known)
+		return answer("EADDRINUSE", "user", "SO_REUSEPORT shares only between sockets that one user made, without an exception for root.", known)
 	case bothAddr:
-		return answer("EADDRINUSE", "listening", "Linux refuses any overlapping bind beside a listening socket unless both set SO_REUSEPORT under the same user.", known)
+		return answer("EADDRINUSE", "listening", "Linux refuses any overlapping bind on the port of a listening socket unless both set SO_REUSEPORT under the same user.", known)
 	}
 	return answer("EADDRINUSE", "overlap", "Linux refuses a bind that overlaps another socket unless both set SO_REUSEADDR and neither listens, or both set SO_REUSEPORT under the same user.", known)
 }
 
-// linuxKnown says how it is known what becomes of two sockets.
-func linuxKnown(a, b Binding) Known {
+// linuxEvidence returns how the result for two sockets is known.
+func linuxEvidence(a, b Binding) Evidence {
 	const latest = "6.18.44"
 	another := !a.wildcard() && !b.wildcard() && a.Addr != b.Addr
 	groups := a.multicast() || b.multicast()
 	switch {
 	case another && a.multicast() && b.multicast() && a.v4() && b.v4() && a.Proto == UDP && !a.connected():
-		return Known{Measured, latest}
+		return Evidence{Measured, latest}
 	case another && !a.v4() && !b.v4(), another && a.multicast() && b.multicast(), a.multicast() && !a.v4(), b.multicast() && !b.v4(),
 		a.connected() && (groups || a.wildcard() || b.mapped || a.Dialed && a.State != Established):
-		return Known{Source, "inet_csk_bind_conflict, udp_lib_lport_inuse"}
+		return Evidence{Source, "inet_csk_bind_conflict, udp_lib_lport_inuse"}
 	case a.connected():
-		return Known{Measured, latest}
+		return Evidence{Measured, latest}
 	case a.Proto == TCP && a.mapped && b.mapped && a.wildcard() && !b.wildcard():
-		return Known{Measured, "5.10.223, 6.12.117, " + latest + "; 6.1.170 and 6.1.192 admit it in 21 cases"}
+		return Evidence{Measured, "5.10.223, 6.12.117, " + latest + "; 6.1.170 and 6.1.192 admit it in 21 cases"}
 	}
-	return Known{Measured, "5.10.223, 6.1.170, 6.1.192, 6.12.117, " + latest}
+	return Evidence{Measured, "5.10.223, 6.1.170, 6.1.192, 6.12.117, " + latest}
 }
 
 // linuxOverlap: a dual-stack socket that is connected to an IPv6 peer still has the
-// kernel's mark for both families (sk_ipv6only is 0), and so the test of bind takes
-// it for a socket on some IPv4 address, which 0.0.0.0 overlaps. (It is 127.0.0.6,
-// LOOPBACK4_IPV6: on UDP that one is refused, too.)
+// kernel's mark for both families (sk_ipv6only is 0). So the test of bind treats it as
+// a socket on an IPv4 address, which 0.0.0.0 overlaps. The address is 127.0.0.6
+// (LOOPBACK4_IPV6), which UDP also refuses.
 func linuxOverlap(a, b Binding) bool {
 	both := a.connected() && !a.V6Only
 	return overlap(a, b) || both && b.Addr == netip.IPv4Unspecified()
 }
 
-// linuxListen: listen repeats the test of bind.
-func linuxListen(a, b Binding) Answer {
-	return at("listen", linuxSecond(a, b))
-}
-
-// linux38Second: before 3.9 there is no SO_REUSEPORT, and the rest is the same.
-func linux38Second(a, b Binding) Answer {
-	return as(Known{Source, "inet_csk_bind_conflict, udp_lib_lport_inuse in 3.0.27 and 3.4"}, linuxSecond(a, b))
-}
-
-// linuxTraffic: compute_score in inet_hashtables.c and udp.c. A socket on a
-// specific address scores over one on the wildcard, IPv4's wildcard over a
-// dual-stack one for IPv4 and an IPv6-only wildcard over it for IPv6.
+// linuxTraffic: compute_score in inet_hashtables.c and udp.c. A specific address scores
+// higher than a wildcard. 0.0.0.0 scores higher than a dual-stack :: for IPv4, and an
+// IPv6-only :: for IPv6.
 func linuxTraffic(to destination, sharing []Binding) Traffic {
-	known := Known{Measured, "5.10, 6.1, 6.12, 6.18"}
+	known := Evidence{Measured, "5.10, 6.1, 6.12, 6.18"}
 	if to.addr.IsMulticast() {
-		return Traffic{
-			Way: Copies, To: choose(sharing, func(b Binding) bool { return b.covers(to.addr) }), Known: known,
-			Rule: Rule{"multicast", "Every matching socket gets a copy; a wildcard socket also of groups that it did not join, unless it clears IP_MULTICAST_ALL."},
-		}
+		return copies(to.addr, sharing, known, "Every matching socket gets a copy. A wildcard socket also gets a copy for groups that it did not join, unless it clears IP_MULTICAST_ALL.")
 	}
-	ready := func(b Binding) bool { return to.proto == UDP || b.State == Listening }
-	top := best(to.addr, sharing, ready, linuxRank())
+	ready := ready(to)
+	top := best(to.addr, sharing, ready, true)
 	if len(top) == 0 {
-		return Traffic{Known: known, Rule: Rule{"nobody", "A TCP socket that does not listen gets nothing."}}
+		return Traffic{Evidence: known, Rule: Rule{"none", "A TCP socket that does not listen gets nothing."}}
 	}
-	// Look-ups go from the newest to the oldest. The first of the best score
-	// decides: with SO_REUSEPORT its group shares, without it takes all.
+	// A look-up visits the sockets from the newest to the oldest. The first one with the
+	// best score decides: with SO_REUSEPORT its group shares, without it gets everything.
 	last := sharing[top[len(top)-1]]
 	if !last.Options.Has(Port) {
-		return Traffic{Way: One, To: newest(top), Known: known, Rule: Rule{"newest", "Without SO_REUSEPORT the socket that was bound last gets everything."}}
+		return Traffic{Way: One, To: newest(top), Evidence: known, Rule: Rule{"newest", "Without SO_REUSEPORT the socket bound last gets everything."}}
 	}
 	group := choose(sharing, func(b Binding) bool {
 		return ready(b) && b.Options.Has(Port) && b.Addr == last.Addr && b.V6Only == last.V6Only && b.User == last.User
 	})
-	way := Spread
-	if len(group) == 1 {
-		way = One
-	}
-	return Traffic{Way: way, To: group, Known: known, Rule: Rule{"SO_REUSEPORT group", "A hash of the addresses and ports chooses among the SO_REUSEPORT sockets of one address, family and user; TCP sockets join when they listen."}}
+	return spread(group, known, "SO_REUSEPORT group", "A hash of the addresses and ports chooses one of the SO_REUSEPORT sockets of an address, family and user. TCP sockets join when they listen.")
 }
 
-func linuxRank() func(Binding) int {
-	return func(b Binding) int {
-		switch {
-		case !b.wildcard():
-			return 2
-		case b.dual():
-			return 0
-		}
-		return 1
-	}
-}
-
-// linuxHandsOut: TCP looks for a port that nobody overlaps, whatever the options.
-// UDP asks the rule of bind, and so may return what another socket has.
-func linuxHandsOut(a, b Binding) Answer {
-	known := Known{Measured, "6.18.44"}
+// linuxAssigns: TCP looks for a port that no socket overlaps, whatever the options. UDP
+// applies the rule of bind, and so can return the port of another socket.
+func linuxAssigns(a, b Binding) Answer {
+	known := Evidence{Measured, "6.18.44"}
 	if a.Proto == UDP {
-		return given(linuxSecond(a, b).Err == "", known)
+		return portZero(linuxBind(a, b).Err == "", known)
 	}
-	return given(!linuxOverlap(a, b), known)
+	return portZero(!linuxOverlap(a, b), known)
 }
 
-// linuxDetour: a socket with SO_REUSEPORT that is admitted beside another one of its
-// user is not compared with the rest, so one that overlaps nothing lets in a second
-// that does. On TCP the kernel compares with the last one that shared, and takes
-// a wildcard of one family for equal to a dual-stack one (inet_csk_get_port,
-// sk_reuseport_match). On UDP it stops at the first one that shares, which is one that
-// was bound without SO_REUSEPORT and got it later, or the newest, where IPv6's come
-// last; among more than ten sockets of a port, at the first one of the same address
-// (udp_lib_lport_inuse, udp_lib_lport_inuse2). A dual-stack :: leaves no address for
-// the first. The look-up then prefers a specific address, a socket that is connected to
-// the sender (UDP), and one that is bound to the device, for IPv4 on TCP also to the
-// CPU, that the packet comes from.
+// linuxDetour: a socket with SO_REUSEPORT that is admitted alongside another one of its
+// user is not compared with the rest. So a first one that overlaps nothing lets in a second
+// one that overlaps. On TCP the kernel compares with the last socket that shared, and
+// treats a wildcard of one family as equal to a dual-stack one (inet_csk_get_port,
+// sk_reuseport_match). On UDP it stops at the first socket that shares: one that was bound
+// without SO_REUSEPORT and got it later, or the newest, IPv6 last. If a port has more than
+// ten sockets, it stops at the first one on the same address (udp_lib_lport_inuse,
+// udp_lib_lport_inuse2). A dual-stack :: leaves no address for the first. The look-up then
+// prefers a specific address, a socket connected to the sender (UDP), and a socket bound to
+// the device of the packet, for IPv4 on TCP also to its CPU.
 func linuxDetour(b Binding) bool {
 	if b.Proto == UDP {
 		return !b.dual()
 	}
-	// A connected socket comes first, by its four-tuple.
-	return !b.connected() && b.wildcard() && !b.dual()
+	// A connected socket, which comes first by its four-tuple, has a specific address.
+	return b.wildcard() && !b.dual()
 }
 
 func linux() System {
 	return System{
 		name: "linux", title: "Linux 3.9 and later",
 		options: []optionData{
-			{Addr, "SO_REUSEADDR", "", Known{Measured, "5.10, 6.1, 6.12, 6.18"}},
-			{Port, "SO_REUSEPORT", "3.9", Known{Source, "absent in 3.0.27 and 3.4; vendors have backported it, so set it rather than look at the version"}},
+			{Addr, "SO_REUSEADDR", "", Evidence{Measured, "5.10, 6.1, 6.12, 6.18"}},
+			{Port, "SO_REUSEPORT", "3.9", Evidence{Source, "absent in 3.0.27 and 3.4, backported by vendors"}},
 		},
-		second: linuxSecond, listen: linuxListen, traffic: linuxTraffic, handsOut: linuxHandsOut,
-		connect: connects, sameTuple: tupleTaken("EADDRNOTAVAIL", Known{Measured, "6.18.44"}), detour: linuxDetour,
-		closing: Closing{Reset, "Connections in a closed listener's queue are reset, unless net.ipv4.tcp_migrate_req is 1 (5.14): then one other listener of the group gets them all.", Known{Measured, "5.10, 6.1, 6.12, 6.18; without effect on 5.10"}},
+		bind: linuxBind, traffic: linuxTraffic, assignsPort: linuxAssigns, detour: linuxDetour,
 		facts: []Fact{
-			{Restart, "A new listener needs an option that the old one had, too: SO_REUSEADDR beside any leftover connection; SO_REUSEPORT beside an established one of the same user, and beside TIME_WAIT and FIN_WAIT_2 of anyone. An accepted connection belongs to the user who called accept.", Known{Measured, "6.18.44"}},
-			{PortZero, "TCP never hands out a port that overlaps another's, unless net.ipv4.ip_autobind_reuse is 1. UDP with SO_REUSEADDR or SO_REUSEPORT may hand out a port that another such socket has.", Known{Measured, "6.18.44"}},
-			{DualStack, "A :: without IPV6_V6ONLY overlaps every binding of both families, in either order. Connected to an IPv6 peer, or accepted from one, its socket still keeps 0.0.0.0 off.", Known{Measured, "5.10, 6.12, 6.18; 6.1.170 and 6.1.192 wrongly admit ::ffff:127.0.0.1 beside ::ffff:0.0.0.0 on TCP in 21 of 2,352 cases"}},
-			{Multicast, "The rules of UDP hold; every matching socket gets a copy, whether it shares by SO_REUSEADDR or SO_REUSEPORT.", Known{Measured, "6.18.44"}},
-			{Security, "SO_REUSEADDR has no test of users: another user's UDP socket that sets it, too, shares the port and, bound last, takes the traffic; of two bound TCP sockets the first to listen wins. SO_REUSEPORT needs the same user, which is the one that made the socket; fchown changes it. But with three sockets it lets anyone in beside one that does not share: whoever has bound a port with SO_REUSEPORT where nothing overlaps (the wildcard of the other family; on UDP another IPv4 address) may then bind it with SO_REUSEPORT where something does. On UDP that takes all datagrams of another user's socket on an IPv4 address, or on a wildcard or IPv6 one by a socket that is bound to the device or connected to the sender (6.18). On TCP a socket on 0.0.0.0 or an IPv6-only :: loses its connections to one that is bound to the device, and for IPv4 to the CPU; one on a specific address keeps them while it lives, and cannot be bound again. A dual-stack :: is safe, and so is any socket on a port that other users may not bind (net.ipv4.ip_unprivileged_port_start); a process with CAP_NET_BIND_SERVICE may.", Known{Measured, "5.10, 6.1, 6.12, 6.18"}},
-			{Late, "An option set after the bind counts for later binds. Clearing SO_REUSEPORT on TCP does not: the port goes on admitting; on UDP it does.", Known{Measured, "5.10, 6.1, 6.12, 6.18"}},
+			{Closing, "Connections in a closed listener's accept queue are reset, unless net.ipv4.tcp_migrate_req is 1 (5.14). Then one other listener of the group gets them all.", Evidence{Measured, "5.10, 6.1, 6.12, 6.18; without effect on 5.10"}},
+			sameTuple("EADDRNOTAVAIL", Evidence{Measured, "6.18.44"}),
+			{Restart, "A new listener needs an option that the previous one also had. SO_REUSEADDR works alongside any leftover connection. SO_REUSEPORT works alongside an established connection of the same user, and alongside TIME_WAIT and FIN_WAIT_2 of any user. An accepted connection belongs to the user that called accept.", Evidence{Measured, "6.18.44"}},
+			{PortZero, "TCP never returns a port that overlaps another socket, unless net.ipv4.ip_autobind_reuse is 1. UDP with SO_REUSEADDR or SO_REUSEPORT can return a port that another such socket has.", Evidence{Measured, "6.18.44"}},
+			{DualStack, "A :: without IPV6_V6ONLY overlaps every binding of both families, in either order. A connection of such a :: with an IPv6 peer, dialed or accepted, also prevents a bind to 0.0.0.0. For IPv4 traffic 0.0.0.0 comes before a dual-stack ::.", Evidence{Measured, "5.10, 6.12, 6.18; 6.1.170 and 6.1.192 wrongly admit ::ffff:127.0.0.1 alongside ::ffff:0.0.0.0 on TCP in 21 of 2,352 cases"}},
+			{Multicast, "The rules of UDP hold. Every matching socket gets a copy, with SO_REUSEADDR and with SO_REUSEPORT.", Evidence{Measured, "6.18.44"}},
+			{Security, "SO_REUSEADDR has no test of users. Another user's UDP socket that also sets it shares the port, and the socket bound last gets the traffic. Of two bound TCP sockets the first to listen wins. SO_REUSEPORT requires one user: that of the socket call, which fchown changes. With several binds any user can bind alongside a socket that does not share. The kernel does not compare a socket with SO_REUSEPORT with every socket of the port, but with the last one that shared (TCP) or the first one that it finds (UDP). So a process first binds with SO_REUSEPORT where nothing overlaps (the wildcard of the other family, or on UDP another IPv4 address), and then where something overlaps. On UDP that socket gets all datagrams of another user's socket on a specific IPv4 address. From a UDP socket on a wildcard or IPv6 address it gets the datagrams of the device that it is bound to, or of the sender that it is connected to (6.18). From a TCP listener on 0.0.0.0 or an IPv6-only :: it gets the connections of the device, and for IPv4 of the CPU, that it is bound to. A TCP listener on a specific address keeps its connections while it lives, and cannot be bound again. A dual-stack :: is safe. So is any socket on a port that other users may not bind (net.ipv4.ip_unprivileged_port_start), except from a process with CAP_NET_BIND_SERVICE.", Evidence{Measured, "5.10, 6.1, 6.12, 6.18"}},
+			{Late, "An option that is set after the bind counts for later binds. Clearing SO_REUSEPORT counts on UDP. On TCP the port still admits other sockets after that.", Evidence{Measured, "5.10, 6.1, 6.12, 6.18"}},
 		},
 	}
 }
 
+// linux38: before 3.9 there is no SO_REUSEPORT, and the rest is the same.
 func linux38() System {
-	s := linux()
-	s.name, s.title = "linux-3.8", "Linux before 3.9"
-	s.options = s.options[:1]
-	s.options[0].known = Known{Source, "3.0.27, 3.4"}
-	s.second, s.detour = linux38Second, nil // there is no SO_REUSEPORT
-	s.listen = func(a, b Binding) Answer { return at("listen", linux38Second(a, b)) }
-	known := Known{Source, "3.0.27, 3.4"}
-	s.traffic = func(to destination, sharing []Binding) Traffic {
-		t := linuxTraffic(to, sharing)
-		t.Known = Known{Inferred, "from later versions"}
-		return t
+	later := Evidence{Inferred, "from later versions"}
+	s := linux().inferred("linux-3.8", "Linux before 3.9", later)
+	known := Evidence{Source, "3.0.27, 3.4"}
+	s.options = []optionData{{Addr, "SO_REUSEADDR", "", known}}
+	s.bind = func(a, b Binding) Answer {
+		return linuxBind(a, b).knownBy(Evidence{Source, "inet_csk_bind_conflict, udp_lib_lport_inuse in 3.0.27 and 3.4"})
 	}
-	s.sameTuple.Known = Known{Inferred, "from later versions"}
-	s.handsOut = nil
-	s.closing = Closing{Reset, "Connections in a closed listener's queue are reset.", Known{Inferred, "from later versions"}}
+	s.assignsPort, s.detour = nil, nil
 	s.facts = []Fact{
-		{Restart, "A new listener needs SO_REUSEADDR, and the old one must have had it.", known},
-		{PortZero, "When the ports are exhausted, TCP sockets with SO_REUSEADDR may share one.", known},
+		{Closing, "Connections in a closed listener's accept queue are reset.", later},
+		sameTuple("EADDRNOTAVAIL", later),
+		{Restart, "A new listener needs SO_REUSEADDR, and the previous one must have had it.", known},
+		{PortZero, "When the ports are exhausted, TCP sockets with SO_REUSEADDR can share one.", known},
 	}
 	return s
 }
 
-// android: GOOS=android runs Linux kernels. Each app has a user of its own.
+// android: GOOS=android runs Linux kernels.
 func android() System {
-	s := linux()
-	s.name, s.title = "android", "Android"
-	known := Known{Inferred, "from Linux, whose kernel it is"}
-	for i := range s.options {
-		s.options[i].known = known
-	}
-	s.second = func(a, b Binding) Answer { return as(known, linuxSecond(a, b)) }
-	s.listen = func(a, b Binding) Answer { return as(known, linuxListen(a, b)) }
-	s.traffic = func(to destination, sharing []Binding) Traffic {
-		t := linuxTraffic(to, sharing)
-		t.Known = known
-		return t
-	}
-	s.sameTuple = as(known, s.sameTuple)
-	s.handsOut = func(a, b Binding) Answer { return as(known, linuxHandsOut(a, b)) }
-	s.closing.Known = known
+	s := linux().inferred("android", "Android", Evidence{Inferred, "from Linux, whose kernel it is"})
 	for i := range s.facts {
-		s.facts[i].Known = known
 		if s.facts[i].Topic == Security {
-			s.facts[i].Text += " Each app is a user: SO_REUSEPORT never shares between apps, SO_REUSEADDR on UDP does."
+			s.facts[i].Text += " Each app is a user. SO_REUSEPORT never shares between apps, SO_REUSEADDR on UDP does."
 		}
 	}
 	return s

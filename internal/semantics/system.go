@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -12,27 +11,22 @@ import (
 type System struct {
 	name, title string
 	options     []optionData
-	second      func(first, second Binding) Answer
-	listen      func(first, second Binding) Answer
+	bind        func(first, second Binding) Answer
 	traffic     func(to destination, sharing []Binding) Traffic
-	connect     func(Binding) Answer
-	handsOut    func(first, second Binding) Answer // nil: not known
-	sameTuple   Answer
-	closing     Closing
+	assignsPort func(first, second Binding) Answer // nil: unverified
 	facts       []Fact
 	detour      func(Binding) bool // nil: nowhere
 }
 
-// optionData is what a system calls an option, from which version, and how that
-// is known.
+// optionData is a system's name of an option, its first version, and the evidence.
 type optionData struct {
 	option Option
 	name   string
 	since  string
-	known  Known
+	known  Evidence
 }
 
-// Systems returns every system that has rules here, always in the same order.
+// Systems returns every system, always in the same order.
 func Systems() []System {
 	return []System{
 		linux(), android(), linux38(),
@@ -43,9 +37,9 @@ func Systems() []System {
 	}
 }
 
-// Find returns the system with a name, such as "linux" or "freebsd-14". A GOOS
-// is the name of the system's present versions ("solaris": before 11.4, as
-// package runtime cannot tell them apart; see On).
+// Find returns the system with a name, such as "linux" or "freebsd-14". A GOOS is the
+// name of the system's present versions. "solaris" is Solaris before 11.4, because
+// a GOOS has no version, see On.
 func Find(name string) (System, error) {
 	all := Systems()
 	i := slices.IndexFunc(all, func(s System) bool { return s.name == name })
@@ -59,15 +53,17 @@ func Find(name string) (System, error) {
 	return all[i], nil
 }
 
-// ErrVersion is returned by On for versions that no rules are known for.
-var ErrVersion = errors.New("the rules of this version are not known")
+// ErrVersion is returned by On for versions without rules.
+var ErrVersion = errors.New("no rules for this version")
 
-// On returns the running system, from its GOOS and the release and version that
-// uname gives: On("linux", "6.18.4", ""), On("freebsd", "14.0-STABLE", ""),
-// On("solaris", "5.11", "11.4.0.15.0"). For Windows the release is
-// "major.minor". A release that cannot be read counts as a present one.
+// On returns the running system, from its GOOS and the release and version of uname:
+// On("linux", "6.18.4", ""), On("freebsd", "14.0-STABLE", ""),
+// On("solaris", "5.11", "11.4.0.15.0"). For Windows the release is "major.minor".
+// A release that does not parse counts as a present one.
 func On(goos, release, version string) (System, error) {
-	major, minor, known := parseRelease(release)
+	var major, minor, solaris int
+	n, _ := fmt.Sscanf(release, "%d.%d", &major, &minor)
+	known := n > 0
 	switch goos {
 	case "linux":
 		if known && (major < 3 || major == 3 && minor < 9) {
@@ -86,7 +82,9 @@ func On(goos, release, version string) (System, error) {
 			return Find("windows-2000")
 		}
 	case "solaris":
-		return Find(solarisName(version))
+		if n, _ := fmt.Sscanf(version, "11.%d", &solaris); n == 1 && solaris >= 4 {
+			return Find(Solaris114)
+		}
 	}
 	return Find(goos)
 }
@@ -95,46 +93,37 @@ func On(goos, release, version string) (System, error) {
 // balances.
 const Solaris114 = "solaris-11.4"
 
-// solarisName returns the name for a Solaris whose uname has a version such as
-// "11.4.0.15.0".
-func solarisName(version string) string {
-	major, rest, _ := strings.Cut(version, ".")
-	minor, _, _ := strings.Cut(rest, ".")
-	if n, err := strconv.Atoi(minor); major == "11" && err == nil && n >= 4 {
-		return Solaris114
-	}
-	return "solaris"
-}
-
-// parseRelease reads the first two numbers of "6.18.44-x", "14.0-STABLE", "10.0".
-func parseRelease(release string) (major, minor int, ok bool) {
-	number := func(s string) (int, string, bool) {
-		end := strings.IndexFunc(s, func(r rune) bool { return r < '0' || r > '9' })
-		if end < 0 {
-			end = len(s)
-		}
-		n, err := strconv.Atoi(s[:end])
-		return n, s[end:], err == nil
-	}
-	major, rest, ok := number(release)
-	if !ok || !strings.HasPrefix(rest, ".") {
-		return major, 0, ok
-	}
-	minor, _, ok = number(rest[1:])
-	return major, minor, ok
-}
-
-// Name returns the name that Find takes: a GOOS, with a version where there are
-// several sets of rules.
+// Name returns the name for Find: a GOOS, with a version where there are several sets of
+// rules.
 func (s System) Name() string { return s.name }
 
-// Title returns the name for a person, with the versions.
+// Title returns the name for display, with the versions.
 func (s System) Title() string { return s.title }
 
 // String returns the title.
 func (s System) String() string { return s.title }
 
-// Options returns the options that exist there.
+// inferred returns a system whose rules and facts are those of s.
+func (s System) inferred(name, title string, from Evidence) System {
+	bind, traffic, assignsPort := s.bind, s.traffic, s.assignsPort
+	s.name, s.title = name, title
+	s.bind = func(a, b Binding) Answer { return bind(a, b).knownBy(from) }
+	s.assignsPort = func(a, b Binding) Answer { return assignsPort(a, b).knownBy(from) }
+	s.traffic = func(to destination, sharing []Binding) Traffic {
+		t := traffic(to, sharing)
+		t.Evidence = from
+		return t
+	}
+	for i := range s.options {
+		s.options[i].known = from
+	}
+	for i := range s.facts {
+		s.facts[i].Evidence = from
+	}
+	return s
+}
+
+// Options returns the options of the system.
 func (s System) Options() []Option {
 	list := make([]Option, len(s.options))
 	for i, o := range s.options {
@@ -143,13 +132,13 @@ func (s System) Options() []Option {
 	return list
 }
 
-// OptionName returns what the system calls an option, such as "SO_REUSEPORT_LB",
-// or "" where it has none.
+// OptionName returns the system's name of an option, such as "SO_REUSEPORT_LB", or ""
+// if the system lacks it.
 func (s System) OptionName(o Option) string { return s.optionData(o).name }
 
-// OptionSince returns the first version that has an option, "" if it has always
-// been there or if that is not known, and how it is known.
-func (s System) OptionSince(o Option) (string, Known) {
+// OptionSince returns the first version that has an option, with the evidence. It
+// returns "" if all versions have it, or if the first one is unverified.
+func (s System) OptionSince(o Option) (string, Evidence) {
 	d := s.optionData(o)
 	return d.since, d.known
 }
@@ -163,5 +152,5 @@ func (s System) optionData(o Option) optionData {
 	return optionData{}
 }
 
-// has says that the system has all of these options.
+// has reports whether the system has all of these options.
 func (s System) has(all Options) bool { return all&^Opts(s.Options()...) == 0 }

@@ -2,50 +2,40 @@ package semantics
 
 import "net/netip"
 
-// A Way is how several bindings share what is sent to one address.
+// A Way is how several bindings share the traffic of one address.
 type Way uint8
 
 // The ways.
 const (
-	Nobody Way = iota // no binding takes it
+	None   Way = iota // no binding gets it
 	One               // one binding gets everything
 	Spread            // each gets a share, by a hash of the addresses and ports
 	Copies            // each gets a copy of every datagram
 )
 
-// String returns the word for a person, as in "spread".
+// String returns the way in words, such as "spread".
 func (w Way) String() string {
-	switch w {
-	case One:
-		return "one"
-	case Spread:
-		return "spread"
-	case Copies:
-		return "copies"
-	}
-	return "nobody"
+	return map[Way]string{None: "none", One: "one", Spread: "spread", Copies: "copies"}[w]
 }
 
-// Traffic says who gets new connections, or datagrams of peers that no socket is
-// connected to. Where Known.How is Unknown, Way and To say nothing.
+// Traffic is which bindings get new connections, or datagrams of peers that no socket is
+// connected to. If Evidence.Kind is Unknown, Way and To have no meaning.
 type Traffic struct {
-	Way   Way
-	To    []int // indices of the bindings that get it
-	Rule  Rule
-	Known Known
+	Way      Way
+	To       []int // indices of the bindings that get it
+	Rule     Rule
+	Evidence Evidence
 }
 
-// destination is where traffic goes: an address and what speaks there.
+// destination is an address and a protocol to which traffic is sent.
 type destination struct {
 	addr  netip.Addr
 	proto Proto
 }
 
-// Traffic says who gets what is sent to an address while several bindings share
-// the port. They stand in the order of their binds; for UDP over IPv4 on NetBSD, of
-// their last bind or datagram. A TCP binding that is Bound
-// and in To refuses or drops its share: the kernel has chosen it, and it does not
-// listen.
+// Traffic returns which of several bindings of a port get the traffic of an address. The
+// order of sharing is that of the binds, for UDP over IPv4 on NetBSD that of the last bind
+// or datagram of each. A TCP binding in To whose State is Bound refuses or drops its share.
 func (s System) Traffic(to netip.Addr, sharing []Binding) Traffic {
 	to = to.Unmap().WithZone("")
 	var proto Proto
@@ -59,7 +49,7 @@ func (s System) Traffic(to netip.Addr, sharing []Binding) Traffic {
 	}
 	t := s.traffic(destination{to, proto}, clean)
 	if len(t.To) == 0 {
-		t.Way = Nobody
+		t.Way = None
 	}
 	return t
 }
@@ -75,93 +65,87 @@ func choose(sharing []Binding, ok func(Binding) bool) []int {
 	return found
 }
 
-// best returns, of the bindings that cover an address and for which ok holds,
-// those with the greatest rank.
-func best(to netip.Addr, sharing []Binding, ok func(Binding) bool, rank func(Binding) int) []int {
+// best returns the best matches for an address, of the bindings for which ok holds:
+// a specific address before a wildcard of the address's own family, and that before
+// a dual-stack wildcard. For IPv6 the last two are equal, unless dualLast.
+func best(to netip.Addr, sharing []Binding, ok func(Binding) bool, dualLast bool) []int {
 	var found []int
 	top := -1
 	for i, b := range sharing {
 		if !b.covers(to) || !ok(b) {
 			continue
 		}
-		if r := rank(b); r > top {
-			found, top = []int{i}, r
-		} else if r == top {
+		rank := 1
+		if !b.wildcard() {
+			rank = 2
+		} else if b.dual() && (dualLast || to.Is4()) {
+			rank = 0
+		}
+		if rank > top {
+			found, top = nil, rank
+		}
+		if rank == top {
 			found = append(found, i)
 		}
 	}
 	return found
 }
 
-// specificFirst ranks a specific address over the wildcard of the traffic's own
-// family, and that over a dual-stack wildcard.
-func specificFirst(to netip.Addr) func(Binding) int {
-	return func(b Binding) int {
-		switch {
-		case !b.wildcard():
-			return 2
-		case to.Is4() && b.dual():
-			return 0
-		}
-		return 1
+// ready returns which bindings get traffic where a TCP socket must listen for it.
+func ready(to destination) func(Binding) bool {
+	return func(b Binding) bool { return to.proto == UDP || b.State == Listening }
+}
+
+// spread is the traffic of a group whose members each get a share.
+func spread(group []int, known Evidence, name, text string) Traffic {
+	way := Spread
+	if len(group) == 1 {
+		way = One
 	}
+	return Traffic{Way: way, To: group, Evidence: known, Rule: Rule{name, text}}
+}
+
+// copies is the traffic to a multicast address where every socket gets a copy.
+func copies(to netip.Addr, sharing []Binding, known Evidence, text string) Traffic {
+	return Traffic{Way: Copies, To: choose(sharing, func(b Binding) bool { return b.covers(to) }), Evidence: known, Rule: Rule{"multicast", text}}
 }
 
 func anyBinding(Binding) bool { return true }
 func newest(of []int) []int   { return of[max(0, len(of)-1):] }
 func oldest(of []int) []int   { return of[:min(1, len(of))] }
 
-// A Queue is what becomes of connections that are complete, but not accepted.
-type Queue string
-
-// What becomes of a queue.
-const (
-	Reset Queue = "reset" // the peer's next read fails
-	Moved Queue = "moved" // another listener of the group accepts them
-)
-
-// Closing says what becomes of a listener's queue when it is closed while others
-// share its address.
-type Closing struct {
-	Queue Queue // "" if it is not known
-	Text  string
-	Known Known
-}
-
-// Closing says what becomes of the queue of a listener that is closed.
-func (s System) Closing() Closing { return s.closing }
-
 // A Topic is what a Fact is about.
 type Topic string
 
 // The topics.
 const (
-	Restart   Topic = "restart"    // a bind beside what a listener left behind
-	PortZero  Topic = "port 0"     // whether a port is handed out twice
-	DualStack Topic = "dual stack" // a :: that takes IPv4, too
+	Closing   Topic = "closing"    // the accept queue of a listener that closes while others share its address
+	Connect   Topic = "connect"    // a connect that would make the same two addresses and ports exist twice
+	Restart   Topic = "restart"    // a bind while connections of a closed listener remain
+	PortZero  Topic = "port 0"     // whether port 0 returns the port of another socket
+	DualStack Topic = "dual stack" // a :: that also takes IPv4
 	Multicast Topic = "multicast"  // several sockets on a group's port
-	Security  Topic = "security"   // who can take whose port and traffic
+	Security  Topic = "security"   // which sockets can get the port and traffic of another
 	Late      Topic = "late"       // options that are set after the bind
 )
 
-// Topics returns all topics in the order of a document.
-func Topics() []Topic {
-	return []Topic{Restart, PortZero, DualStack, Multicast, Security, Late}
-}
-
-// A Fact is something about a system that is not the fate of a pair of bindings.
+// A Fact is a statement about a system that is not the result of a pair of binds.
 type Fact struct {
-	Topic Topic
-	Text  string
-	Known Known
+	Topic    Topic
+	Text     string
+	Evidence Evidence
 }
 
-// Fact returns what is known about a topic.
+func sameTuple(errno string, known Evidence) Fact {
+	return Fact{Connect, "The error is " + errno + ".", known}
+}
+
+// Fact returns the fact about a topic.
 func (s System) Fact(t Topic) Fact {
 	for _, f := range s.facts {
 		if f.Topic == t {
 			return f
 		}
 	}
-	return Fact{Topic: t, Text: "Not known."}
+	return Fact{Topic: t, Text: "Unverified."}
 }
