@@ -1,160 +1,204 @@
-//go:build !android && !ios
+//go:build (unix || windows) && !android && !ios
 
-// Programs for Android and iOS link only with cgo's toolchain.
-
-// Matrix binds every pair of sockets to one port, on the running system: every
-// pair of addresses, with every pair of option sets, for TCP and UDP. It prints
-// which of the pairs the kernel lets be, and where that is not what the documented
-// rules say.
+// Matrix binds every pair of sockets to one port: every pair of addresses and of option
+// sets, for TCP and UDP. It shows which of them the running kernel lets share the port, and
+// where that is not what the documented rules say.
 package main
 
 import (
-	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"math"
 	"os"
-	"strconv"
+	"runtime"
+	"slices"
+	"strings"
 
+	"example.com/reuse/internal/measure"
 	"example.com/reuse/internal/semantics"
 	"example.com/reuse/internal/term"
 )
 
-const help = `Usage: go run ./examples/matrix [-two] [-uid N] [-json] [-html file]
-       go run ./examples/matrix -os name [-uid N] [-json] [-html file]
+const help = `Usage: go run ./examples/matrix [-json] [-os name]
 
-Binds two sockets to one port, on loopback: with each pair of addresses, each
-set of options of either, TCP and UDP. It prints for which the system lets both
-be, and compares that with the documented rules. It takes about a second.
+Binds two sockets to one port, on loopback, with each pair of addresses and of
+options, and compares with the documented rules. A table is printed once, with
+all protocols and addresses that it holds for. It runs on Unix and Windows.
 
-Systems: Unix systems and Windows; -os shows the rules of any system on any
-other, and how they are known.
+Exit status: 0 if the kernel does what the rules say, 1 if not, 2 if this could
+not be done.
 
-Exit status: 0 if the system does what the rules say
-  1    if it does not
-  2    if this could not be done
-  130  if it was interrupted
-  (go run makes 1 of all but 0)
-
-Examples:
-  go run ./examples/matrix
-  go run ./examples/matrix -os freebsd
-  go run ./examples/matrix -json | grep EADDRINUSE
 `
 
+// tries is how often a difference is measured: another process may take the port.
+const tries = 3
+
+var letters = map[string]string{"addr": "A", "port": "P", "lb": "L", "excl": "E", "shareuid": "U"}
+
+// A row is what became of a pair, and what should have by the rules.
+type row struct {
+	measure.Row
+	rules string // "": the rules do not say
+}
+
+func (r row) differs() bool { return r.rules != "" && r.rules != r.Outcome }
+
 func main() {
-	if as := os.Getenv(asSecond); as != "" {
-		os.Exit(second(as))
-	}
-	passPipe()
-	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
-}
-
-type options struct {
-	two  bool
-	uid  int // -1: the user's own
-	json bool
-	html string
-	os   string
-}
-
-func run(args []string, stdout, stderr io.Writer) int {
-	return term.Exit("matrix", matrix(args, stdout), stderr)
-}
-
-func matrix(args []string, stdout io.Writer) error {
-	flags := flag.NewFlagSet("matrix", flag.ContinueOnError)
-	o := options{uid: -1}
-	flags.BoolVar(&o.two, "two", false, "make the second socket in a second process")
-	flags.Func("uid", "make the second socket as user `N`, in a second process; needs root", func(value string) error {
-		// The last number means nobody to the kernel: no change.
-		n, err := strconv.ParseUint(value, 10, 32)
-		if err != nil || n == 1<<32-1 || n > math.MaxInt {
-			return errors.New("not the number of a user")
+	system := flag.String("os", "", "bind nothing; show the rules of the system `name`")
+	asJSON := flag.Bool("json", false, "print each pair as a line of JSON")
+	term.Main(help, 0, func() error {
+		s, rows, err := matrix(*system)
+		if err != nil {
+			return err
 		}
-		o.uid = int(n)
+		if !*asJSON {
+			show(s, rows)
+		}
+		for lines, i := json.NewEncoder(term.Out), 0; *asJSON && i < len(rows); i++ {
+			_ = lines.Encode(rows[i].Row) // Main returns the error
+		}
+		if n := len(slices.DeleteFunc(rows, func(r row) bool { return !r.differs() })); n > 0 {
+			return term.No("%d differences from the rules", n)
+		}
 		return nil
 	})
-	flags.BoolVar(&o.json, "json", false, "print each pair as a line of JSON")
-	flags.StringVar(&o.html, "html", "", "write a web page to `file`, too")
-	flags.StringVar(&o.os, "os", "", "bind nothing; show the rules of the system `name`")
-	if err := term.Parse(flags, help, args, stdout); err != nil {
-		return err
+}
+
+// matrix measures the running system, or has the rules of another one in place of that.
+func matrix(name string) (s semantics.System, rows []row, err error) {
+	release, uid := "", 1000 // any user but root
+	if name == "" {
+		uid = os.Getuid()
+		s, release, err = semantics.Running()
+	} else {
+		s, err = semantics.Find(name)
 	}
-	given := map[string]bool{}
-	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
-	t, err := o.table(given, flags.Args())
 	if err != nil {
-		return err
+		return s, nil, err
 	}
-	if err := o.output(t, stdout); err != nil {
-		return err
+	all := measure.Pairs(s)
+	pairs := all
+	if name == "" {
+		if pairs, _ = measure.Usable(all); len(pairs) == 0 {
+			return s, nil, errors.New("nothing can be bound here")
+		}
+		if n := len(all) - len(pairs); n > 0 {
+			fmt.Fprintf(os.Stderr, "matrix: %d pairs left out, with an address that this machine lacks\n", n)
+		}
 	}
-	if n := t.differences(); n > 0 {
-		return term.Not("%s from the rules", term.Count(n, "difference"))
+	for _, p := range pairs {
+		first, second := p.Bindings(uid, uid)
+		answer := s.Bind(first, second)
+		r := row{Row: p.Row(cmp.Or(name, runtime.GOOS), release, measure.Outcome(answer))}
+		if answer.Evidence.Kind > semantics.Unsure {
+			r.rules = r.Outcome
+		}
+		for i := 0; name == "" && i < tries && (i == 0 || r.differs()); i++ {
+			if r.Outcome, err = measure.Measure(p, measure.Bind); err != nil {
+				return s, nil, fmt.Errorf("%v: %w", p, err)
+			}
+		}
+		rows = append(rows, r)
 	}
-	return nil
+	return s, rows, nil
 }
 
-// table measures or looks up what is asked for.
-func (o *options) table(given map[string]bool, args []string) (*table, error) {
+// show prints each table that occurs, and where it holds.
+func show(s semantics.System, rows []row) {
+	names := "none"
+	for _, o := range s.Options() {
+		names += fmt.Sprintf(", %s %s", letters[o.String()], s.OptionName(o))
+	}
+	term.Say("Two sockets on one port, %s %s. Rules: %s.", rows[0].OS, cmp.Or(rows[0].Release, "by the rules"), s.Title())
+	term.Say("Rows: options of the first socket. Columns: of the second. - %s.", names)
+	term.Say("ok both have the port, x EADDRINUSE, e another error, l listen fails, . the first or an option fails, ? unverified, ! not what the rules say.")
+	size := len(s.Subsets())
+	var tables []string
+	places := map[[2]string]string{} // of a table and protocol
+	for ; len(rows) > 0; rows = rows[size*size:] {
+		t, r := table(rows[:size*size], size), rows[0]
+		if !slices.Contains(tables, t) {
+			tables = append(tables, t)
+		}
+		places[[2]string{t, r.Proto + " " + r.State}] += "; " + address(r.First) + " then " + address(r.Second)
+	}
+	for _, t := range tables {
+		fmt.Fprint(term.Out, "\n", t)
+		var protos, last string
+		for _, proto := range []string{"tcp bound", "udp bound", "tcp listening", ""} {
+			where := places[[2]string{t, proto}]
+			if where != last && last != "" {
+				term.Say("  %s: %s", strings.TrimPrefix(protos, ", "), strings.TrimPrefix(last, "; "))
+				protos = ""
+			}
+			if where != "" {
+				protos += ", " + proto
+			}
+			last = where
+		}
+	}
+}
+
+// table returns the table of one pair of addresses, with every set of options on each.
+func table(rows []row, size int) string {
+	var text strings.Builder
+	for i := -1; i < size; i++ {
+		for j := -1; j < size; j++ {
+			cell := ""
+			switch {
+			case i >= 0 && j >= 0:
+				cell = symbol(rows[i*size+j])
+			case i >= 0:
+				cell = label(rows[i*size].A)
+			case j >= 0:
+				cell = label(rows[j].B)
+			}
+			fmt.Fprintf(&text, "%4s", cell)
+		}
+		text.WriteString("\n")
+	}
+	return text.String()
+}
+
+func symbol(r row) (s string) {
+	socket, failed, _ := strings.Cut(r.Outcome, ":")
 	switch {
-	case len(args) > 0:
-		return nil, term.Mistake("unexpected argument %q: there are only flags", args[0])
-	case given["html"] && o.html == "":
-		return nil, term.Mistake("-html needs the name of a file")
-	case given["os"] && o.two:
-		return nil, term.Mistake("-os binds nothing, so there is nothing to do for -two")
-	case given["os"]:
-		s, err := semantics.Find(o.os)
-		if err != nil {
-			return nil, term.Mistake("-os: %w", err)
-		}
-		second := user
-		if o.uid >= 0 {
-			second = o.uid
-			if second == user {
-				second++ // any other
-			}
-		}
-		return predicted(s, second), nil
+	case r.Outcome == "ok":
+		s = "ok"
+	case r.Outcome == "":
+		s = "?"
+	case socket == "a", strings.HasPrefix(failed, "set-"):
+		s = "."
+	case strings.HasPrefix(failed, "listen:"):
+		s = "l"
+	case strings.HasSuffix(failed, ":EADDRINUSE"):
+		s = "x"
+	default:
+		s = "e"
 	}
-	return measured(o.two, o.uid)
+	if r.differs() {
+		return "!" + s
+	}
+	return s
 }
 
-// output writes the page first: what is printed after it may go to a pipe that
-// nobody reads to its end.
-func (o *options) output(t *table, stdout io.Writer) error {
-	if o.html != "" {
-		page, err := t.html()
-		if err == nil {
-			err = replace(o.html, func(w io.Writer) error {
-				_, err := w.Write(page)
-				return err
-			})
-		}
-		if err != nil {
-			return fmt.Errorf("-html: %w", err)
-		}
+// label returns the letters of some options.
+func label(options []string) (text string) {
+	for _, o := range options {
+		text += letters[o]
 	}
-	if o.json {
-		var b bytes.Buffer
-		lines := json.NewEncoder(&b)
-		for _, r := range t.Rows {
-			if err := lines.Encode(r); err != nil {
-				return err
-			}
-		}
-		_, err := io.Copy(stdout, &b)
-		return err
+	if text == "" {
+		return "-"
 	}
-	screen := term.New(stdout)
-	t.print(screen)
-	if o.html != "" {
-		screen.Printf("The same is in %s.\n", o.html) // not broken into lines
+	return text
+}
+
+func address(a measure.Address) string {
+	ip, only := a.IP()
+	if only && ip.IsUnspecified() {
+		return ip.String() + " (v6only)"
 	}
-	return screen.Err()
+	return ip.String()
 }

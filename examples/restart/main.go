@@ -1,326 +1,342 @@
 //go:build !android && !ios
 
-// Programs for Android and iOS link only with cgo's toolchain.
-
 // Restart restarts a server under load and counts the requests that are lost.
-//
-// The server is in server.go, the load in load.go, and the restarts are here.
 package main
 
 import (
-	"bufio"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"maps"
+	"net"
+	"net/http"
 	"os"
-	"os/exec"
-	"os/signal"
-	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
-	"syscall"
+	"text/tabwriter"
 	"time"
 
 	"example.com/reuse"
 	"example.com/reuse/handover"
+	"example.com/reuse/handover/handoverhttp"
 	"example.com/reuse/internal/term"
 )
 
 const help = `Usage: go run ./examples/restart [flags]
 
 Restarts a server under load, and counts the requests that are answered and
-lost. Each version is a process of its own. This process sends the load: half
-of the clients open a connection for each request (fresh), half keep theirs
-(kept). A request without a complete answer is lost; nothing is sent again.
+lost. Each version is a process. This process sends the load: half of the
+clients open a connection for each request (fresh), half keep theirs (kept).
 
 Modes:
   handover  the next version takes the sockets of the running one, which then
-            exits by itself; nothing signals it or tells it of the other
-  naive     both share the port, and the old version is told to shut down when
-            the next one listens
+            exits by itself; nothing signals it
+  naive     both share the port; when the next version listens, the old one
+            shuts down, which loses the connections in its queue
   gap       the old version stops, then the next one listens
 
-Networks: tcp4 (127.0.0.1), tcp6 (::1), tcp (all addresses, dual-stack) serve
-HTTP; udp (127.0.0.1) answers datagrams, for which a client is a socket.
+Without a hand-over (not Unix) the mode is naive, and where processes cannot
+share a port (Windows, illumos) it is gap.
 
-Systems: handover works on Unix, and is naive elsewhere. naive works where
-processes can share a port, and is gap elsewhere (Windows, illumos, Plan 9).
-Systems without processes (js, wasip1) cannot run this.
+Exit status: 0 if all restarts were done, whatever is lost; 2 if not.
 
-Exit status: 0 if all restarts were done, whatever is lost
-  2    if this could not be done
-  130  if it was interrupted; what was counted until then is printed
-  (go run makes 1 of all but 0)
-
-Examples:
-  go run ./examples/restart
-  go run ./examples/restart -mode naive
-  go run ./examples/restart -network udp -restarts 20 -json
 `
 
-// A mode is how one version follows the other.
-type mode string
-
 const (
-	handOver mode = "handover"
-	naive    mode = "naive"
-	gap      mode = "gap"
+	patience = 5 * time.Second        // for a request
+	serves   = 300 * time.Millisecond // each version, before the next one starts
+	interval = 4 * time.Millisecond   // between two requests of a client
 )
 
-// modes are what is printed at the end of each.
-var modes = map[mode]string{
-	handOver: "The sockets went from version to version, and their queue was never closed.",
-	naive: "What is in the queue of a socket that closes is lost, and net/http's Shutdown drops requests that it has not begun to answer. " +
-		"If nothing is lost here, that is luck.",
-	gap: "Between two versions nothing listened.",
+// A server is one version of the server.
+type server struct {
+	Version          int
+	Network, Address string
+	Name             string       // of the service, if the next version takes the sockets
+	Options          reuse.Config // of the sockets
 }
 
-var addresses = map[string]string{
-	"tcp": ":0", "tcp4": "127.0.0.1:0", "tcp6": "[::1]:0", "udp": "127.0.0.1:0",
-}
-
-func main() {
-	if text := os.Getenv(serverEnv); text != "" {
-		var s server
-		err := json.Unmarshal([]byte(text), &s)
-		if err == nil {
-			err = s.run()
-		}
-		os.Exit(term.Exit("restart", err, os.Stderr))
+// run prints the address when the server is ready. It serves until the server is replaced
+// or ctx ends.
+func (s server) run(ctx context.Context) error {
+	if s.Network == "udp" {
+		return s.answerDatagrams(ctx)
 	}
-	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
-}
-
-func run(args []string, stdout, stderr io.Writer) int {
-	s := show{stdout: stdout, screen: term.New(stdout)}
-	err := s.parse(args)
-	if err == nil {
-		if s.json {
-			s.screen = term.New(stderr)
-		}
-		err = s.run()
+	srv := &http.Server{Addr: s.Address, ReadHeaderTimeout: patience}
+	srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, s.Version) })
+	if s.Name != "" {
+		h := handoverhttp.Server{HTTP: srv, Name: s.Name}
+		h.OnReady = func(_ *handover.Process, l net.Listener) { fmt.Println(l.Addr()) }
+		return h.Run(ctx)
 	}
-	return term.Exit("restart", err, stderr)
-}
-
-func (s *show) parse(args []string) error {
-	fs := flag.NewFlagSet("restart", flag.ContinueOnError)
-	fs.StringVar((*string)(&s.Mode), "mode", string(handOver), "`mode`: handover, naive or gap")
-	fs.StringVar(&s.Network, "network", "tcp4", "`network`: tcp, tcp4, tcp6 or udp")
-	fs.IntVar(&s.Restarts, "restarts", 10, "`number` of restarts, 1 to 1000")
-	fs.IntVar(&s.Clients, "clients", 32, "`number` of clients, 2 to 1000")
-	fs.BoolVar(&s.json, "json", false, "print the result as JSON, and the rest to standard error")
-	if err := term.Parse(fs, help, args, s.stdout); err != nil {
-		return err
-	}
-	switch {
-	case fs.NArg() > 0:
-		return term.Mistake("unexpected argument %q: there are only flags", fs.Arg(0))
-	case modes[s.Mode] == "":
-		return term.Mistake("-mode %q: give handover, naive or gap", s.Mode)
-	case addresses[s.Network] == "":
-		return term.Mistake("-network %q: give tcp, tcp4, tcp6 or udp", s.Network)
-	case s.Restarts < 1 || s.Restarts > 1000:
-		return term.Mistake("-restarts %d: give a number from 1 to 1000", s.Restarts)
-	case s.Clients < 2 || s.Clients > 1000:
-		return term.Mistake("-clients %d: give a number from 2 to 1000", s.Clients)
-	}
-	return nil
-}
-
-// serves is how long each version serves before the next one starts.
-const serves = 300 * time.Millisecond
-
-// A show restarts the server under load. Its exported fields are what -json prints.
-type show struct {
-	Mode     mode   `json:"mode"`
-	Cannot   string `json:"cannot,omitempty"` // why it is not the mode that was asked for
-	Network  string `json:"network"`
-	Clients  int    `json:"clients"`
-	Restarts int    `json:"restarts"`
-	Fresh    load   `json:"fresh"`
-	Kept     load   `json:"kept"`
-
-	json   bool
-	stdout io.Writer
-	screen *term.Screen
-	server server // the last one that was started
-}
-
-func (s *show) run() error {
-	if runtime.GOOS == "js" || runtime.GOOS == "wasip1" {
-		return errors.New("this example starts processes, which " + runtime.GOOS + " has not")
-	}
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer cancel()
-	service := fmt.Sprintf("restart-%d", os.Getpid())
-	s.fallBack(ctx, service)
-	s.server = server{service, 0, s.Mode, s.Network, addresses[s.Network]}
-	running, err := s.start(ctx)
+	l, err := s.Options.Listen(ctx, s.Network, s.Address)
 	if err != nil {
 		return err
 	}
-	s.screen.Textf("%s of a server at %s, mode %s. %s send requests, half of them on fresh connections and half on kept ones.",
-		term.Count(s.Restarts, "restart"), running.address, s.Mode, term.Count(s.Clients, "client"))
-	s.screen.Printf("\n")
+	fmt.Println(l.Addr())
+	go func() { _ = srv.Serve(l) }() // until Shutdown
+	<-ctx.Done()
+	return srv.Shutdown(context.Background())
+}
 
-	loading, stopLoad := context.WithCancel(ctx)
-	defer stopLoad()
-	var clients sync.WaitGroup
-	for i := range s.Clients {
-		l, keep := &s.Fresh, i%2 == 1
-		if keep {
-			l = &s.Kept
-		}
-		ask := newClient(s.Network, running.address, keep)
-		clients.Go(func() { l.run(loading, service, time.Duration(s.Clients)*time.Second/perSecond, ask) })
+func (s server) answerDatagrams(ctx context.Context) error {
+	p, err := handover.Config{Name: s.Name}.Start(ctx) // without a Name nothing is handed over
+	if err != nil {
+		return err
 	}
-	for err = s.wait(ctx); err == nil && ctx.Err() == nil && s.server.Version <= s.Restarts; {
-		if running, err = s.replace(ctx, running); err == nil {
-			err = s.wait(ctx)
+	defer p.Close()
+	conn, err := p.ListenPacket(ctx, s.Options, s.Network, s.Address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := p.Ready(ctx); err != nil {
+		return err
+	}
+	fmt.Println(conn.LocalAddr())
+	go func() {
+		select {
+		case <-p.Replaced():
+		case <-ctx.Done():
+		}
+		_ = conn.SetReadDeadline(time.Now()) // the next version reads the rest
+	}()
+	for buf := make([]byte, 100); ; {
+		_, client, err := conn.ReadFrom(buf)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil
+		}
+		if err == nil {
+			_, err = conn.WriteTo([]byte(strconv.Itoa(s.Version)), client)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// A load is what has become of the requests of some clients.
+type load struct {
+	mu        sync.Mutex
+	Sent      int            `json:"sent"`
+	Answered  int            `json:"answered"`
+	Lost      int            `json:"lost"`
+	ByVersion map[int]int    `json:"answered_by_version"`
+	Reasons   map[string]int `json:"lost_by_reason"`
+}
+
+func newLoad() *load { return &load{ByVersion: map[int]int{}, Reasons: map[string]int{}} }
+
+// send sends one request after the other until ctx ends, and waits for the last answer.
+func (l *load) send(ctx context.Context, ask func() (string, error)) {
+	for tick := time.Tick(interval); ctx.Err() == nil; <-tick {
+		answer, err := ask()
+		version := 0
+		if err == nil {
+			version, err = strconv.Atoi(answer)
+		}
+		l.mu.Lock()
+		l.Sent++
+		if err == nil {
+			l.Answered++
+			l.ByVersion[version]++
+		} else {
+			l.Lost++
+			l.Reasons[term.Reason(err)]++
+		}
+		l.mu.Unlock()
+	}
+}
+
+func (l *load) answeredBy(version int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ByVersion[version] > 0
+}
+
+// newClient returns a function that sends a request and returns the answer.
+func newClient(network, address string, keep bool) func() (string, error) {
+	if network != "udp" {
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: !keep}, Timeout: patience}
+		return func() (string, error) {
+			// A POST, because net/http sends a GET again if a kept connection is closed.
+			resp, err := client.Post("http://"+address, "text/plain", nil)
+			if err != nil {
+				return "", err
+			}
+			defer resp.Body.Close()
+			body, err := io.ReadAll(io.LimitReader(resp.Body, 100))
+			return string(body), err
+		}
+	}
+	var conn net.Conn // one for each datagram, or for all
+	return func() (answer string, err error) {
+		if conn == nil || !keep {
+			if conn, err = net.Dial(network, address); err != nil {
+				return "", err
+			}
+		}
+		if !keep {
+			defer conn.Close()
+		}
+		_ = conn.SetDeadline(time.Now().Add(patience)) // fails on a closed one
+		if _, err := conn.Write([]byte("hello")); err != nil {
+			return "", err
+		}
+		buf := make([]byte, 100)
+		n, err := conn.Read(buf)
+		return string(buf[:n]), err
+	}
+}
+
+// A result is what -json prints.
+type result struct {
+	Mode     string `json:"mode"`
+	Network  string `json:"network"`
+	Clients  int    `json:"clients"`
+	Restarts int    `json:"restarts"`
+	Fresh    *load  `json:"fresh"`
+	Kept     *load  `json:"kept"`
+}
+
+func main() {
+	term.Child(func(ctx context.Context, s server) error { return s.run(ctx) })
+	mode := flag.String("mode", "handover", "`mode`: handover, naive or gap")
+	network := flag.String("network", "tcp4", "`network`: tcp, tcp4, tcp6 or udp")
+	restarts := flag.Int("restarts", 10, "`number` of restarts")
+	clients := flag.Int("clients", 32, "`number` of clients, at least 2")
+	asJSON := flag.Bool("json", false, "print the result as JSON, and nothing else")
+	term.Main(help, 0, func() error {
+		switch {
+		case !slices.Contains([]string{"handover", "naive", "gap"}, *mode):
+			return fmt.Errorf("-mode %q: give handover, naive or gap", *mode)
+		case addresses[*network] == "":
+			return fmt.Errorf("-network %q: give tcp, tcp4, tcp6 or udp", *network)
+		case *restarts < 1 || *clients < 2:
+			return errors.New("give at least 1 for -restarts, and 2 for -clients")
+		}
+		r := result{possible(*mode), *network, *clients, *restarts, newLoad(), newLoad()}
+		if *asJSON {
+			term.Out = io.Discard
+		}
+		if err := r.run(); err != nil || !*asJSON {
+			return err
+		}
+		return json.NewEncoder(os.Stdout).Encode(r)
+	})
+}
+
+// service is the Name by which the versions find each other.
+var service = fmt.Sprintf("restart-%d", os.Getpid())
+
+var addresses = map[string]string{"tcp": ":0", "tcp4": "127.0.0.1:0", "tcp6": "[::1]:0", "udp": "127.0.0.1:0"}
+
+// possible returns a mode, or another one if this system lacks it.
+func possible(mode string) string {
+	p, err := handover.Config{Name: service}.Start(context.Background())
+	if err == nil {
+		p.Close()
+	}
+	if mode == "handover" && errors.Is(err, errors.ErrUnsupported) {
+		mode = "naive"
+	}
+	if mode == "naive" && errors.Is(reuse.Port.Supported(), errors.ErrUnsupported) {
+		mode = "gap"
+	}
+	return mode
+}
+
+func (r *result) run() error {
+	s := server{Version: 1, Network: r.Network, Address: addresses[r.Network]}
+	switch r.Mode {
+	case "handover":
+		s.Name = service
+	case "naive":
+		s.Options.Port = reuse.On
+	}
+	running, err := term.Start(s)
+	if err != nil {
+		return err
+	}
+	term.Say("%d restarts of a server at %s, mode %s. %d clients send requests, half of them on fresh connections and half on kept ones.",
+		r.Restarts, running.Line, r.Mode, r.Clients)
+	term.Say("")
+	ctx, stopLoad := context.WithCancel(context.Background())
+	var clients sync.WaitGroup
+	for i := range r.Clients {
+		l, keep := r.Fresh, i%2 == 1
+		if keep {
+			l = r.Kept
+		}
+		ask := newClient(r.Network, running.Line, keep)
+		clients.Go(func() { l.send(ctx, ask) })
+	}
+	for err = r.wait(1); err == nil && s.Version <= r.Restarts; {
+		s.Version++
+		if r.Mode != "handover" { // there each version asks for what the first one asks for
+			s.Address = running.Line
+		}
+		if running, err = r.replace(running, s); err == nil {
+			err = r.wait(s.Version)
 		}
 	}
 	stopLoad()
 	clients.Wait()
-	s.Restarts = s.server.Version - 1
-	if err = errors.Join(err, running.stop(), s.report(), s.screen.Err()); err == nil && ctx.Err() != nil {
-		err = term.ErrInterrupted
+	r.print()
+	if err == nil {
+		err = running.Stop()
 	}
-	return err
+	return err // a server that still runs exits with this process
 }
 
-// fallBack chooses another mode if this system lacks the one that was asked for, and
-// says why.
-func (s *show) fallBack(ctx context.Context, service string) {
-	var cannot error
-	if s.Mode == handOver {
-		p, err := handover.Config{Name: service}.Start(ctx)
-		if err == nil {
-			p.Close()
-		} else if errors.Is(err, errors.ErrUnsupported) {
-			s.Mode, cannot = naive, err
+// replace is one restart. It returns the new process.
+func (r *result) replace(old *term.Process, s server) (*term.Process, error) {
+	if r.Mode == "gap" {
+		if err := old.Stop(); err != nil {
+			return nil, err
 		}
 	}
-	if err := reuse.Port.Supported(); s.Mode == naive && errors.Is(err, errors.ErrUnsupported) {
-		s.Mode, cannot = gap, cmp.Or(cannot, err)
-	}
-	if cannot != nil {
-		s.Cannot = cannot.Error()
-		s.screen.Textf("Mode %s instead: %v.", s.Mode, cannot)
-	}
-}
-
-// wait lets a version serve for its time, and until it has answered both kinds of
-// clients, or ctx ends.
-func (s *show) wait(ctx context.Context) error {
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	v := s.server.Version
-	for begin := time.Now(); time.Since(begin) < serves || s.Fresh.answeredBy(v) == 0 || s.Kept.answeredBy(v) == 0; {
-		if time.Since(begin) > 2*patience {
-			return fmt.Errorf("version %d answers nothing", v)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
-	return nil
-}
-
-// replace is one restart. It returns the process that runs.
-func (s *show) replace(ctx context.Context, old *process) (*process, error) {
-	begin := time.Now()
-	if s.Mode == gap {
-		if err := old.stop(); err != nil {
-			return old, err
-		}
-	}
-	next, err := s.start(ctx)
+	next, err := term.Start(s)
 	if err != nil {
-		return old, err
+		return nil, err
 	}
-	if s.Mode == handOver {
-		err = old.wait() // it is told nothing
-	} else {
-		err = old.stop()
+	switch r.Mode {
+	case "handover":
+		err = old.Wait() // nothing tells it to exit
+	case "naive":
+		err = old.Stop()
 	}
-	s.screen.Textf("version %d started, %d exited in %d ms", s.server.Version, s.server.Version-1, time.Since(begin).Milliseconds())
+	term.Say("version %d started, %d exited", s.Version, s.Version-1)
 	return next, err
 }
 
-// A process runs one version of the server.
-type process struct {
-	address string
-	stdin   io.Closer
-	wait    func() error // for its end
-}
-
-// stop has the server stop, and waits for the end of its process.
-func (p *process) stop() error {
-	p.stdin.Close()
-	return p.wait()
-}
-
-// start starts the next version, and returns when that is ready. A version that runs
-// for a minute is killed.
-func (s *show) start(ctx context.Context) (*process, error) {
-	s.server.Version++
-	config, err := json.Marshal(s.server)
-	exe, noExe := os.Executable()
-	limit, cancel := context.WithTimeout(context.Background(), time.Minute)
-	cmd := exec.CommandContext(limit, exe)
-	cmd.Env = append(os.Environ(), serverEnv+"="+string(config))
-	cmd.Stderr = os.Stderr
-	stdin, noStdin := cmd.StdinPipe()
-	stdout, noStdout := cmd.StdoutPipe()
-	if err = errors.Join(err, noExe, noStdin, noStdout); err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		cancel()
-		return nil, err
-	}
-	p := &process{stdin: stdin, wait: sync.OnceValue(func() error { defer cancel(); return cmd.Wait() })}
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	if err != nil {
-		err = fmt.Errorf("version %d: %w", s.server.Version, cmp.Or(p.stop(), err))
-		if ctx.Err() != nil || cmd.ProcessState.ExitCode() < 0 { // Ctrl-C, before it could ignore that
-			err = fmt.Errorf("%w: %w", err, term.ErrInterrupted)
+// wait lets a version serve for its time, and until it has answered clients of both kinds.
+func (r *result) wait(version int) error {
+	for begin := time.Now(); time.Since(begin) < serves || !r.Fresh.answeredBy(version) || !r.Kept.answeredBy(version); {
+		if time.Since(begin) > 2*patience {
+			return fmt.Errorf("version %d answers nothing", version)
 		}
-		return nil, err
+		time.Sleep(10 * time.Millisecond)
 	}
-	p.address = strings.TrimSpace(line)
-	if s.Mode != handOver { // there each version asks for what the first one has asked for
-		s.server.Address = p.address
-	}
-	return p, nil
-}
-
-// report prints the result.
-func (s *show) report() error {
-	if s.json {
-		out := json.NewEncoder(s.stdout)
-		out.SetIndent("", "  ")
-		return out.Encode(s)
-	}
-	s.screen.Printf("\n          sent  answered  lost  slowest\n")
-	because := ""
-	for i, l := range []*load{&s.Fresh, &s.Kept} {
-		kind := [...]string{"fresh", "kept"}[i]
-		s.screen.Printf("%-5s %8s  %8s %5s %5.0f ms\n", kind, term.Number(l.Sent), term.Number(l.Answered), term.Number(l.Lost), l.Slowest)
-		for _, reason := range slices.Sorted(maps.Keys(l.Reasons)) {
-			because += fmt.Sprintf("%s, lost: %s %s\n", kind, term.Number(l.Reasons[reason]), reason)
-		}
-	}
-	s.screen.Printf("%s\n", because)
-	s.screen.Textf("%s", modes[s.Mode])
 	return nil
+}
+
+func (r *result) print() {
+	term.Say("")
+	table := tabwriter.NewWriter(term.Out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "\tsent\tanswered\tlost\t")
+	var because strings.Builder
+	for i, l := range []*load{r.Fresh, r.Kept} {
+		kind := []string{"fresh", "kept"}[i]
+		fmt.Fprintf(table, "%s\t%d\t%d\t%d\t\n", kind, l.Sent, l.Answered, l.Lost)
+		for reason, n := range l.Reasons {
+			fmt.Fprintf(&because, "%s, lost: %d %s\n", kind, n, reason)
+		}
+	}
+	table.Flush()
+	fmt.Fprint(term.Out, because.String())
 }

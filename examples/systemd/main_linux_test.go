@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -10,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -34,25 +32,20 @@ type unit struct {
 }
 
 // start starts a service, which is killed with all its processes when the test ends.
-func start(t *testing.T, file, name string, env ...string) (*unit, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	t.Cleanup(cancel)
+func start(t *testing.T, file string, env ...string) *unit {
+	t.Helper()
 	log, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
+	require.NoError(t, err)
 	defer w.Close()
 	t.Cleanup(func() { log.Close() })
-	cmd := exec.CommandContext(ctx, file, "-address=127.0.0.1:0", "-name="+name)
-	cmd.Env = append(testproc.Command(t).Env, env...)
+	cmd := testproc.Command(t, "-address=127.0.0.1:0", fmt.Sprintf("-name=%s-%d", t.Name(), os.Getpid()))
+	cmd.Path, cmd.Args[0] = file, file
+	cmd.Env = append(cmd.Env, env...)
 	cmd.Stderr = w
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	t.Cleanup(func() { _ = cmd.Cancel() }) // an error says that all have exited
-	return &unit{t: t, cmd: cmd, log: bufio.NewReader(log)}, nil
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }) // an error says that all have exited
+	return &unit{t: t, cmd: cmd, log: bufio.NewReader(log)}
 }
 
 // serves waits until a process of the unit says that it serves, and returns its id.
@@ -65,44 +58,26 @@ func (u *unit) serves() (pid int) {
 }
 
 // answers asks the server for its process id.
-func (u *unit) answers() int {
+func (u *unit) answers() (pid int) {
 	u.t.Helper()
 	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	r, err := client.Get("http://" + u.address)
 	require.NoError(u.t, err)
 	defer r.Body.Close()
-	text, err := io.ReadAll(r.Body)
-	require.NoError(u.t, err)
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	_, err = fmt.Fscan(r.Body, &pid)
 	require.NoError(u.t, err)
 	return pid
 }
 
-// exe returns a link to this program, as a deployment may have.
-func exe(t *testing.T) string {
+// notifySocket returns the path at which systemd hears from a service, and a function that
+// receives the next message, as in "READY=1 from 42". With NotifyAccess=main systemd listens
+// to the main process only.
+func notifySocket(t *testing.T) (path string, receive func() string) {
 	t.Helper()
-	file, err := os.Executable()
-	require.NoError(t, err)
-	link := filepath.Join(t.TempDir(), "web")
-	require.NoError(t, os.Symlink(file, link))
-	return link
-}
-
-func serviceName(t *testing.T) string { return fmt.Sprintf("%s-%d", t.Name(), os.Getpid()) }
-
-// A notifySocket is where systemd hears from a service.
-type notifySocket struct {
-	t    *testing.T
-	path string
-	conn *net.UnixConn
-}
-
-func newNotifySocket(t *testing.T) *notifySocket {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "sd") // a short one: a socket's path has 108 bytes
+	dir, err := os.MkdirTemp("", "sd") // short: a socket's path has 108 bytes
 	require.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	path := filepath.Join(dir, "notify")
+	path = filepath.Join(dir, "notify")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	require.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
@@ -112,22 +87,16 @@ func newNotifySocket(t *testing.T) *notifySocket {
 		assert.NoError(t, unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1))
 	}))
 	require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Minute)))
-	return &notifySocket{t, path, conn}
-}
-
-// receive returns the next message and who has sent it: with NotifyAccess=main systemd
-// listens to the main process only.
-func (n *notifySocket) receive() (state string, pid int) {
-	n.t.Helper()
-	text, control := make([]byte, 100), make([]byte, 100)
-	size, controlSize, _, _, err := n.conn.ReadMsgUnix(text, control)
-	require.NoError(n.t, err)
-	list, err := unix.ParseSocketControlMessage(control[:controlSize])
-	require.NoError(n.t, err)
-	require.NotEmpty(n.t, list)
-	cred, err := unix.ParseUnixCredentials(&list[0])
-	require.NoError(n.t, err)
-	return string(text[:size]), int(cred.Pid)
+	return path, func() string {
+		text, control := make([]byte, 100), make([]byte, 100)
+		n, controlSize, _, _, err := conn.ReadMsgUnix(text, control)
+		require.NoError(t, err)
+		list, err := unix.ParseSocketControlMessage(control[:controlSize])
+		require.NoError(t, err)
+		cred, err := unix.ParseUnixCredentials(&list[0])
+		require.NoError(t, err)
+		return fmt.Sprintf("%s from %d", text[:n], cred.Pid)
+	}
 }
 
 // On SIGHUP, as from ExecReload, the next version takes over. It has nothing in its
@@ -135,14 +104,15 @@ func (n *notifySocket) receive() (state string, pid int) {
 // exits. A version that fails changes nothing, and leaves no zombie.
 func TestReload(t *testing.T) {
 	t.Parallel()
-	notify, link := newNotifySocket(t), exe(t)
-	u, err := start(t, link, serviceName(t), "NOTIFY_SOCKET="+notify.path, "WATCHDOG_PID=1", "LISTEN_PID=1", "LISTEN_FDS=1", "KEPT=1")
+	path, notified := notifySocket(t)
+	file, err := os.Executable()
 	require.NoError(t, err)
+	link := filepath.Join(t.TempDir(), "web") // as a deployment may have
+	require.NoError(t, os.Symlink(file, link))
+	u := start(t, link, "NOTIFY_SOCKET="+path, "WATCHDOG_PID=1", "LISTEN_PID=1", "LISTEN_FDS=1", "KEPT=1")
 	first := u.serves()
 	assert.Equal(t, u.cmd.Process.Pid, first)
-	state, sender := notify.receive()
-	assert.Equal(t, "READY=1", state)
-	assert.Equal(t, first, sender)
+	assert.Equal(t, fmt.Sprintf("READY=1 from %d", first), notified())
 
 	good := link + ".good"
 	require.NoError(t, os.Rename(link, good))
@@ -159,9 +129,7 @@ func TestReload(t *testing.T) {
 	second := u.serves()
 	assert.NotEqual(t, first, second)
 	assert.Equal(t, second, u.answers())
-	state, sender = notify.receive()
-	assert.Equal(t, fmt.Sprintf("MAINPID=%d", second), state)
-	assert.Equal(t, first, sender)
+	assert.Equal(t, fmt.Sprintf("MAINPID=%d from %d", second, first), notified())
 	require.NoError(t, u.cmd.Wait(), "the first version exits with 0")
 
 	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", second))
@@ -174,79 +142,24 @@ func TestReload(t *testing.T) {
 	// Now the second version is the main process.
 	require.NoError(t, syscall.Kill(second, syscall.SIGHUP))
 	third := u.serves()
-	state, sender = notify.receive()
-	assert.Equal(t, fmt.Sprintf("MAINPID=%d", third), state)
-	assert.Equal(t, second, sender)
+	assert.Equal(t, fmt.Sprintf("MAINPID=%d from %d", third, second), notified())
 	require.NoError(t, syscall.Kill(third, syscall.SIGTERM))
 	_, err = io.ReadAll(u.log) // until no process has it
 	require.NoError(t, err)
 }
 
-// An instance is a unit of a template, with Restart=on-failure or Restart=always. It
-// starts at most five times, as systemd's StartLimitBurst has it.
-type instance struct {
-	processes chan *unit    // each that was started
-	stopped   chan struct{} // closed when no more will be
-}
-
-func newInstance(t *testing.T, name string, always bool) *instance {
-	i := &instance{make(chan *unit, 5), make(chan struct{})}
-	file := exe(t)
-	go func() {
-		defer close(i.stopped)
-		defer close(i.processes)
-		for range cap(i.processes) {
-			u, err := start(t, file, name)
-			if !assert.NoError(t, err) {
-				return
-			}
-			i.processes <- u
-			if err := u.cmd.Wait(); err == nil && !always || t.Context().Err() != nil {
-				return
-			}
-		}
-	}()
-	t.Cleanup(func() { <-i.stopped })
-	return i
-}
-
-// Two instances under a service manager that restarts what fails: one hand-over, then
-// silence. An instance that is killed is started again, and that changes nothing for
-// the other.
+// Two instances of a template: the second takes over, and the first exits with 0, so that a
+// service manager does not start it again.
 func TestInstances(t *testing.T) {
 	t.Parallel()
-	a := newInstance(t, serviceName(t), false)
-	u := <-a.processes
-	first := u.serves()
-	assert.Equal(t, first, u.answers())
-
-	b := newInstance(t, serviceName(t), false)
-	u = <-b.processes
-	second := u.serves()
-	<-a.stopped // its process has exited with 0
-	assert.Empty(t, a.processes)
-	for range 100 {
-		assert.Equal(t, second, u.answers())
-	}
-	assert.Empty(t, b.processes)
-
-	require.NoError(t, syscall.Kill(second, syscall.SIGKILL))
-	u = <-b.processes
-	third := u.serves()
-	assert.Equal(t, third, u.answers())
-	require.NoError(t, syscall.Kill(third, syscall.SIGTERM))
-	<-b.stopped
-	assert.Empty(t, b.processes)
-}
-
-// With Restart=always two instances replace each other until the limit.
-func TestInstancesAlways(t *testing.T) {
-	t.Parallel()
-	a := newInstance(t, serviceName(t), true)
-	(<-a.processes).serves()
-	b := newInstance(t, serviceName(t), true)
-	for range 4 {
-		(<-b.processes).serves()
-		(<-a.processes).serves()
-	}
+	file, err := os.Executable()
+	require.NoError(t, err)
+	a := start(t, file)
+	assert.Equal(t, a.serves(), a.answers())
+	b := start(t, file)
+	second := b.serves()
+	require.NoError(t, a.cmd.Wait())
+	assert.Equal(t, second, b.answers())
+	require.NoError(t, b.cmd.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, b.cmd.Wait())
 }

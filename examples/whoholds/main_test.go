@@ -5,63 +5,45 @@ package main
 import (
 	"errors"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"example.com/reuse/internal/term"
 	"example.com/reuse/internal/testproc"
 	"example.com/reuse/inuse"
 )
 
 func TestMain(m *testing.M) { testproc.MainExample(m, main) }
 
-func example(t *testing.T, args ...string) (stdout, stderr string, status int) {
-	t.Helper()
-	return testproc.Example(t, run, args...)
-}
-
-func TestFlags(t *testing.T) {
-	t.Parallel()
-	for _, args := range [][]string{
-		{}, {"-nonsense"}, {":80", ":81"}, {"nonsense"}, {"127.0.0.1"}, {":0"}, {":65536"},
-		{"-network", "ip", "127.0.0.1"}, {"-network", "\x1b[2J", ":80"}, {"\x1b[2J:80:"},
-	} {
-		stdout, stderr, status := example(t, args...)
-		assert.Equal(t, term.Failed, status, "%q", args)
-		assert.Empty(t, stdout)
-		assert.NotEmpty(t, stderr)
-		assert.NotContains(t, stderr, "\x1b")
-	}
-	for _, args := range [][]string{{}, {"-nonsense"}, {":80", ":81"}} {
-		_, stderr, _ := example(t, args...)
-		assert.Contains(t, stderr, "\nFor help: go run ./examples/whoholds -h\n")
-	}
-	stdout, stderr, status := example(t, "-h")
-	assert.Equal(t, term.OK, status)
-	assert.Empty(t, stderr)
-	testproc.Help(t, "whoholds", stdout, "json", "network network")
-	testproc.Lost(t, run, "-h")
-}
-
-// What this process holds is shown, or it is said that this system does not.
-func TestOwn(t *testing.T) {
+// What this process holds is shown, with what helps. Another address of its port is free.
+func TestHolder(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
-	stdout, stderr, status := example(t, l.Addr().String())
-	if _, err := inuse.Holders(t.Context(), "tcp4", l.Addr().String()); errors.Is(err, errors.ErrUnsupported) {
-		assert.Equal(t, term.Failed, status)
+	address := l.Addr().String()
+	cmd := testproc.Command(t, "-network=tcp4", address)
+	cmd.Env = append(cmd.Env, "COLUMNS=40")
+	out, stderr, status := testproc.Run(t, cmd)
+	if _, err := inuse.Holders(t.Context(), "tcp4", address); errors.Is(err, errors.ErrUnsupported) {
+		assert.Equal(t, 2, status)
 		assert.Contains(t, stderr, "unsupported")
 		return
 	}
-	assert.Equal(t, term.OK, status, stderr)
-	testproc.Lost(t, run, l.Addr().String())
-	testproc.Lost(t, run, "-json", l.Addr().String())
-	assert.Contains(t, stdout, " is held by ")
-	assert.Contains(t, strings.Join(strings.Fields(stdout), " "), "listening on "+l.Addr().String())
-	assert.True(t, strings.HasPrefix(stdout, "tcp "+l.Addr().String()+"\n\nSTATE"), stdout)
+	require.Equal(t, 0, status, stderr)
+	assert.Regexp(t, `^tcp4 `+address+`\n\nSTATE .*\nLISTEN +`+address, out)
+	_, text, _ := strings.Cut(out, "\n\n"+address)
+	testproc.Narrow(t, 40, text)
+	assert.Contains(t, strings.Join(strings.Fields(text), " "), "is held by ")
+	if runtime.GOOS == "linux" {
+		assert.Contains(t, text, "\n\n- reuse.Config{Port: reuse.On} works")
+	}
+
+	_, port, _ := net.SplitHostPort(address)
+	out, stderr, status = testproc.Run(t, testproc.Command(t, "127.86.21.7:"+port)) // nothing else can have it: the wildcard is refused
+	assert.Equal(t, 1, status, "%s%s", out, stderr)
+	assert.Contains(t, out, "Nothing that is visible overlaps")
 }

@@ -1,187 +1,88 @@
 package term
 
 import (
+	"context"
 	"errors"
+	"flag"
+	"fmt"
+	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
+
+	"example.com/reuse/internal/testproc"
 )
 
-// terminal returns a screen of some columns and what it prints.
-func terminal(columns int) (*Screen, *strings.Builder) {
-	var out strings.Builder
-	return &Screen{out: &out, size: func() (int, int) { return columns, 10 }, live: true}, &out
-}
-
-func TestFile(t *testing.T) {
-	t.Setenv("COLUMNS", "33")
-	name := filepath.Join(t.TempDir(), "out")
-	f, err := os.Create(name)
-	require.NoError(t, err)
-	s := New(f)
-	assert.False(t, s.Live())
-	s.Draw("drawn")
-	s.Printf("%d printed\n", 1)
-	s.Draw("drawn")
-	s.Textf("A paragraph that is longer than %d columns.", 33)
-	s.Draw()
-	assert.Equal(t, "plain", s.Paint(Red, "plain"))
-	assert.Equal(t, "##..", s.Bar(4, 0.5))
-	require.NoError(t, s.Err())
-	require.NoError(t, f.Close())
-	text, err := os.ReadFile(name)
-	require.NoError(t, err)
-	assert.Equal(t, "1 printed\nA paragraph that is longer than\n33 columns.\n", string(text))
-
-	s.Printf("too late\n")
-	first := s.Err()
-	require.ErrorIs(t, first, os.ErrClosed)
-	s.Printf("again\n")
-	assert.Equal(t, first, s.Err())
-}
-
-func TestColumns(t *testing.T) {
-	for value, want := range map[string]int{"": 80, "0": 80, "-1": 80, "many": 80, "120": 120} {
-		t.Setenv("COLUMNS", value)
-		unknown := &Screen{size: func() (int, int) { return 0, 0 }}
-		columns, rows := unknown.Size()
-		assert.Equal(t, want, columns, "COLUMNS=%s", value)
-		assert.Equal(t, 24, rows)
-		s, _ := terminal(50)
-		columns, rows = s.Size()
-		assert.Equal(t, 50, columns, "the terminal knows better")
-		assert.Equal(t, 10, rows)
-	}
-}
-
-func TestIndent(t *testing.T) {
-	t.Parallel()
-	s, out := terminal(12)
-	s.Indentf("  ", "one two %s", "six")
-	assert.Equal(t, "  one two\n  six\n", out.String())
-}
-
-func TestDraw(t *testing.T) {
-	t.Parallel()
-	s, out := terminal(10)
-	prints := func(want string) {
-		t.Helper()
-		assert.Equal(t, want, out.String())
-		out.Reset()
-	}
-	s.Draw("123456789012")
-	prints("123456789")
-	s.Draw("one", "two", "three")
-	prints("\r\x1b[J" + "one\ntwo\nthree")
-	s.Printf("to stay\n")
-	prints("\r\x1b[2A\x1b[J" + "to stay\n" + "one\ntwo\nthree")
-	s.Draw("four")
-	prints("\r\x1b[2A\x1b[J" + "four")
-	s.Draw()
-	prints("\r\x1b[J")
-	s.Draw()
-	prints("")
-}
-
-func TestPaint(t *testing.T) {
-	t.Parallel()
-	s, _ := terminal(10)
-	assert.Equal(t, "text", s.Paint(Red, "text"))
-	s.color = true
-	assert.Equal(t, "\x1b[31mtext\x1b[0m", s.Paint(Red, "text"))
-	assert.Empty(t, s.Paint(Red, ""))
-}
-
-func TestBar(t *testing.T) {
-	t.Parallel()
-	s, _ := terminal(10)
-	for _, tt := range []struct {
-		columns int
-		part    float64
-		want    string
-	}{
-		{4, 0, "...."}, {4, 0.5, "##.."}, {4, 1, "####"}, {4, 2, "####"}, {4, -1, "...."}, {0, 1, ""}, {-3, 0.5, ""},
-	} {
-		assert.Equal(t, tt.want, s.Bar(tt.columns, tt.part), "%d columns, %v", tt.columns, tt.part)
-	}
-	s.unicode, s.color = true, true
-	assert.Equal(t, "\x1b[36m██\x1b[0m░░", s.Bar(4, 0.5))
-}
-
-func TestShowsUnicode(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct {
-		goos, env string
-		want      bool
-	}{
-		{"linux", "", false},
-		{"linux", "LANG=C", false},
-		{"linux", "LANG=de_DE.UTF-8", true},
-		{"linux", "LANG=C.utf8", true},
-		{"linux", "LC_ALL=C LANG=C.UTF-8", false},
-		{"linux", "LC_CTYPE=C.UTF-8 LANG=C", true},
-		{"windows", "", true},
-		{"plan9", "", true},
-	} {
-		getenv := func(name string) string {
-			for _, v := range strings.Fields(tt.env) {
-				if value, ok := strings.CutPrefix(v, name+"="); ok {
-					return value
-				}
-			}
-			return ""
+// example is a program like those of the examples: it prints what another process prints.
+func example() {
+	Child(func(ctx context.Context, job []string) error {
+		if job[0] == "failed" {
+			return errors.New(job[0])
 		}
-		assert.Equal(t, tt.want, showsUnicode(tt.goos, getenv), "%s %s", tt.goos, tt.env)
+		fmt.Println(strings.Join(job, "-"))
+		<-ctx.Done() // until Stop
+		return nil
+	})
+	word := flag.String("word", "one", "a `word`")
+	Main("Usage: example\n", 0, func() error {
+		p, err := Start([]string{*word, "two"})
+		if err != nil {
+			return err
+		}
+		Say("  %s%s", p.Line, strings.Repeat(" word", 20))
+		if err := p.Stop(); err != nil || *word != "no" {
+			return err
+		}
+		return fmt.Errorf("at last: %w", No("not so"))
+	})
+}
+
+func TestMain(m *testing.M) { testproc.MainExample(m, example) }
+
+func TestMainExits(t *testing.T) {
+	t.Parallel()
+	for args, want := range map[string]struct {
+		status         int
+		stdout, stderr string
+	}{
+		"":             {0, "  one-two word word", ""},
+		"-word=no":     {1, "  no-two", ": at last: not so\n"},
+		"-word=failed": {2, "", ": the other process did not start: exit status 2\n"},
+		"-h":           {0, "", "Usage: example\n"},
+		"-nonsense":    {2, "", "not defined: -nonsense\nUsage: example\n"},
+		"now":          {2, "", `: arguments ["now"]: 0 wanted`},
+	} {
+		cmd := testproc.Command(t, strings.Fields(args)...)
+		cmd.Env = append(cmd.Env, "COLUMNS=40")
+		out, stderr, status := testproc.Run(t, cmd)
+		assert.Equal(t, want.status, status, args)
+		assert.True(t, strings.HasPrefix(out, want.stdout), out)
+		assert.Contains(t, stderr, want.stderr)
+		testproc.Narrow(t, 40, out)
 	}
 }
 
-func TestNumber(t *testing.T) {
+// An example whose output cannot be written fails.
+func TestOutputLost(t *testing.T) {
 	t.Parallel()
-	for n, want := range map[int]string{0: "0", 12: "12", 123: "123", 1234: "1,234", 123456: "123,456", 1234567: "1,234,567", -123: "-123", -1234: "-1,234"} {
-		assert.Equal(t, want, Number(n))
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip("a file that cannot be written to: ", err)
 	}
+	defer full.Close()
+	cmd := testproc.Command(t)
+	cmd.Stdout = full
+	_, stderr, status := testproc.Run(t, cmd)
+	assert.Equal(t, 2, status)
+	assert.Contains(t, stderr, "no space left on device")
 }
 
-func TestCount(t *testing.T) {
+func TestText(t *testing.T) {
 	t.Parallel()
-	assert.Equal(t, "0 requests", Count(0, "request"))
-	assert.Equal(t, "1 request", Count(1, "request"))
-	assert.Equal(t, "1,001 requests", Count(1001, "request"))
-}
-
-func TestCut(t *testing.T) {
-	t.Parallel()
-	assert.Equal(t, "", cut("text", 0))
-	assert.Equal(t, "", cut("text", -1))
-	assert.Equal(t, "te", cut("text", 2))
-	assert.Equal(t, "text", cut("text", 4))
-	assert.Equal(t, "██", cut("███", 2))
-	assert.Equal(t, "a\x1b[31mb\x1b[0m", cut("a\x1b[31mbc\x1b[0md", 2), "the color ends all the same")
-	assert.Equal(t, "\x1b[", cut("\x1b[", 5), "no escape sequence")
-}
-
-func TestFill(t *testing.T) {
-	t.Parallel()
-	assert.Equal(t, "", fill("", 10))
-	assert.Equal(t, "one two", fill(" one\n two ", 10))
-	assert.Equal(t, "one two\nthree", fill("one two three", 10))
-	assert.Equal(t, "one\nlongerthanten\ntwo", fill("one longerthanten two", 10))
-	assert.Equal(t, "1234 67890\n1", fill("1234 67890 1", 10))
-}
-
-// failing cannot be written to.
-type failing struct{}
-
-func (failing) Write([]byte) (int, error) { return 0, errors.New("full") }
-
-func TestErr(t *testing.T) {
-	t.Parallel()
-	s := &Screen{out: failing{}, size: func() (int, int) { return 80, 24 }}
-	assert.NoError(t, s.Err())
-	s.Printf("text\n")
-	assert.EqualError(t, s.Err(), "full")
+	assert.Equal(t, "", fill("  ", "", 10))
+	assert.Equal(t, "one two\nthree", fill("", " one\n two three", 10))
+	assert.Equal(t, "  ██\n  longerthanten\n  a", fill("  ", "██ longerthanten a", 5))
+	assert.Equal(t, "reset", Reason(&net.OpError{Op: "read", Err: os.NewSyscallError("read", errors.New("reset"))}))
 }

@@ -1,0 +1,5 @@
+package main
+
+import "syscall"
+
+type handle = syscall.Handle
