@@ -1,4 +1,4 @@
-module example.com/reuse/internal/bench
+module example.com/reuse/test/bench
 
 go 1.25.0
 
@@ -9,14 +9,9 @@ require (
 	github.com/libp2p/go-reuseport v0.4.0
 	github.com/stretchr/testify v1.12.1
 	github.com/valyala/fasthttp v1.73.0
-	github.com/valyala/tcplisten v1.0.0
-	golang.org/x/perf v0.0.0-20250813145418-2f7363a06fe1
 	golang.org/x/sys v0.47.0
 )
 
-require (
-	github.com/aclements/go-moremath v0.0.0-20210112150236-f10218a38794 // indirect
-	go.yaml.in/yaml/v3 v3.0.5 // indirect
-)
+require go.yaml.in/yaml/v3 v3.0.5 // indirect
 
 replace example.com/reuse => ../..

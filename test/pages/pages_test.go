@@ -1,0 +1,212 @@
+//go:build !android && !ios
+
+package main
+
+import (
+	"cmp"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"example.com/reuse/internal/implied"
+	"example.com/reuse/internal/semantics"
+)
+
+// root is the root of the repository.
+const root = "../.."
+
+// read returns the text of a file, or skips where the test binary runs without the
+// repository.
+func read(t testing.TB, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, name))
+	if os.IsNotExist(err) {
+		t.Skipf("this test reads the repository: %v", err)
+	}
+	require.NoError(t, err)
+	return strings.ReplaceAll(string(text), "\r\n", "\n")
+}
+
+// pages returns README.md, CONTRIBUTING.md, CHANGELOG.md and the pages in docs.
+func pages(t testing.TB) map[string]string {
+	t.Helper()
+	list := map[string]string{}
+	guides, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	require.NoError(t, err)
+	for _, file := range guides {
+		name := "docs/" + filepath.Base(file)
+		list[name] = read(t, name)
+	}
+	for _, name := range []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md"} {
+		list[name] = read(t, name)
+	}
+	return list
+}
+
+// What go generate writes is what is committed.
+func TestPageIsFresh(t *testing.T) {
+	t.Parallel()
+	assert.Equal(t, semanticsPage(), read(t, "docs/semantics.md"), "run go generate")
+}
+
+// The last row of a system's table that has a pair of options within it says what the
+// rules say.
+func TestLastRowCounts(t *testing.T) {
+	t.Parallel()
+	for _, s := range semantics.Systems() {
+		rows, _, _ := table(s, me)
+		for _, a := range sets(s) {
+			for _, b := range sets(s) {
+				var found []string
+				for _, r := range rows {
+					if slices.ContainsFunc(r.options, func(o optionPair) bool { return o.within(optionPair{a, b}) }) {
+						found = r.cells
+					}
+				}
+				for i, pl := range slices.Concat(pairs4, pairs6) {
+					require.Equal(t, bind(s, pl, optionPair{a, b}, me).text, found[i], "%v %v %v %v", s, pl, a, b)
+				}
+			}
+		}
+	}
+}
+
+// The tables in the package comment and in README say what the rules say.
+func TestTablesOfOptions(t *testing.T) {
+	t.Parallel()
+	// Each column: what the field is on a system, "" for nothing, and whether it is for every
+	// socket.
+	columns := []func(semantics.System) (option string, all bool){
+		func(s semantics.System) (string, bool) { return map[bool]string{true: "yes"}[has(s, addr)], true },
+		func(s semantics.System) (string, bool) { return map[bool]string{true: "yes"}[has(s, port)], true },
+		func(s semantics.System) (string, bool) {
+			sockets := where(s, implied.Balances)
+			if sockets == "nowhere" {
+				return "", false
+			}
+			return cmp.Or(s.OptionName(semantics.LB), s.OptionName(semantics.Port)), strings.HasPrefix(sockets, "every")
+		},
+		func(s semantics.System) (string, bool) {
+			sockets := where(s, implied.Exclusive)
+			switch sockets {
+			case "nowhere":
+				return "", false
+			case "IPv4 address, IPv6 address":
+				return "a specific address", false
+			}
+			return cmp.Or(s.OptionName(semantics.Excl), "supported without an option"), strings.HasPrefix(sockets, "every")
+		},
+		func(s semantics.System) (string, bool) {
+			name, _ := deferPort(s)
+			return map[bool]string{true: "yes"}[name != ""], true
+		},
+	}
+	systems := map[string]string{
+		"Linux, Android": "linux android", "FreeBSD": "freebsd freebsd-14", "DragonFly": "dragonfly", "illumos": "illumos", "AIX": "aix",
+		"OpenBSD, NetBSD": "openbsd netbsd", "macOS, iOS": "darwin ios", "OpenBSD, NetBSD, macOS, iOS": "openbsd netbsd darwin ios",
+		"Solaris": "solaris solaris-11.4", "Solaris 11.4": "solaris-11.4", "Solaris before 11.4": "solaris",
+		"Windows": "windows", "js, wasip1, Plan 9": "js wasip1 plan9",
+	}
+	for _, file := range []string{"doc.go", "README.md"} {
+		count := 0
+		for line := range strings.Lines(read(t, file)) {
+			cells := regexp.MustCompile(`\s{2,}| \| `).Split(strings.Trim(line, "/| \t\n"), -1)
+			if len(cells) != 6 || systems[cells[0]] == "" {
+				continue
+			}
+			for i, column := range columns {
+				option, all := "", true
+				for name := range strings.FieldsSeq(systems[cells[0]]) {
+					s, err := semantics.Find(name)
+					require.NoError(t, err)
+					o, every := column(s)
+					option, all = cmp.Or(o, option), all && every
+				}
+				want := option
+				switch {
+				case file == "doc.go":
+					want = map[bool]string{true: "yes", false: "("}[all]
+					if option == "" {
+						want = "-"
+					}
+				case option == "":
+					want = "–"
+				case !all:
+					want += nbsp + "[" // a note
+				}
+				assert.True(t, strings.HasPrefix(cells[i+1], want), "%s, %s, column %d: %s, not %s", file, cells[0], i+1, cells[i+1], want)
+			}
+			count += strings.Count(systems[cells[0]], " ") + 1
+		}
+		assert.Equal(t, len(semantics.Systems())-2, count, "%s: systems on which Go runs", file)
+	}
+}
+
+// The tests that claims.md names are in the folders that it names.
+func TestClaimsNameTests(t *testing.T) {
+	t.Parallel()
+	named := regexp.MustCompile("`(Test\\w+)` in ([\\w/]+)").FindAllStringSubmatch(read(t, "docs/claims.md"), -1)
+	require.NotEmpty(t, named)
+	for _, m := range named {
+		files, err := filepath.Glob(filepath.Join(root, m[2], "*_test.go"))
+		require.NoError(t, err)
+		assert.True(t, slices.ContainsFunc(files, func(file string) bool {
+			text, err := os.ReadFile(file)
+			return err == nil && strings.Contains(string(text), "\nfunc "+m[1]+"(t *testing.T) {")
+		}), "no %s in %s", m[1], m[2])
+	}
+}
+
+var (
+	fenced  = regexp.MustCompile("(?ms)^[ ]*```([^\n]*)\n(.*?)^[ ]*```$")
+	code    = regexp.MustCompile("(?s)<!--.*?-->|`[^`]+`")
+	links   = regexp.MustCompile(`\]\(([^()\s]*(?:\([^()\s]*\)[^()\s]*)*)\)|(?m:^\[[^\]]+\]: +(\S+))|(?:href|src)="([^"]*)"`)
+	heading = regexp.MustCompile(`(?m)^#{1,6} (.*)$`)
+	markup  = regexp.MustCompile(`!?\[([^\]]*)\]\([^)]*\)|[*` + "`" + `]+|<[^>]*>`)
+)
+
+// anchors returns the names of a page's headings.
+func anchors(text string) (list []string) {
+	for _, m := range heading.FindAllStringSubmatch(fenced.ReplaceAllString(text, ""), -1) {
+		list = append(list, anchor(markup.ReplaceAllString(m[1], "$1")))
+	}
+	return list
+}
+
+// Every file and heading that a page links to is there, and every program that it tells to
+// run. What is outside the tree is not fetched.
+func TestLinksResolve(t *testing.T) {
+	t.Parallel()
+	all, headings := pages(t), map[string][]string{}
+	for name, text := range all {
+		headings[name] = anchors(text)
+	}
+	for name, text := range all {
+		for _, m := range links.FindAllStringSubmatch(code.ReplaceAllString(fenced.ReplaceAllString(text, ""), "``"), -1) {
+			link := m[1] + m[2] + m[3]
+			assert.NotEmpty(t, link, name)
+			if strings.HasPrefix(link, "https://") {
+				continue
+			}
+			to, fragment, _ := strings.Cut(link, "#")
+			if to = path.Join(path.Dir(name), to); strings.HasPrefix(link, "#") {
+				to = name
+			}
+			_, err := os.Stat(filepath.Join(root, to))
+			assert.NoError(t, err, name)
+			if fragment != "" {
+				assert.Contains(t, headings[to], fragment, name)
+			}
+		}
+		for _, m := range regexp.MustCompile(`go run \./(examples/\w+)`).FindAllStringSubmatch(text, -1) {
+			assert.DirExists(t, filepath.Join(root, m[1]), name)
+		}
+	}
+}
