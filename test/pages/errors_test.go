@@ -24,7 +24,7 @@ import (
 func TestErrorsAreListed(t *testing.T) {
 	t.Parallel()
 	page := read(t, "docs/errors.md")
-	for name, dir := range map[string]string{"reuse": ".", "handover": "handover", "handoverhttp": "handover/handoverhttp"} {
+	for name, dir := range map[string]string{"reuse": ".", "handover": "handover", "handoverhttp": "handover/handoverhttp", "inuse": "inuse"} {
 		_, section, found := strings.Cut(page, "\n## Package "+name+"\n")
 		require.True(t, found, name)
 		section, _, _ = strings.Cut(section, "\n## ")
@@ -44,7 +44,7 @@ func TestErrorsAreListed(t *testing.T) {
 }
 
 // neverReturned are the texts of errors that stay inside their package.
-var neverReturned = []string{"probed", "a second listener is refused", "not opened", "another process has the lock"}
+var neverReturned = []string{"probed", "a second listener is refused", "not opened", "another process has the lock", "not bound"}
 
 // errorTexts returns the error texts in a folder, and where each stands: what is passed to
 // errors.New, fmt.Errorf, unsupportedReason and probeSecond, a field or constant called
