@@ -29,7 +29,7 @@
 // # Who can take over
 //
 // Any process of the same user and network namespace that is started with the same Name
-// and address takes the service over (docs/restart.md, "What happens"). User 0 in
+// and address takes the service over (docs/restart.md, "Hand-over"). User 0 in
 // a container on the host's network is the host's user 0. On Linux any local user can bind
 // the Name first. Start then fails and names the user. A Dir that only one user can write
 // prevents this.
@@ -37,8 +37,9 @@
 // # Systems
 //
 // Linux, Android, FreeBSD, NetBSD, OpenBSD, DragonFly, macOS, iOS, Solaris, illumos,
-// AIX. On Windows, js, wasip1 and Plan 9 Start with a Name returns an error that wraps
-// [errors.ErrUnsupported]. With an empty Name everything else works there.
+// AIX. Tests run on Linux and gVisor. On Windows, js, wasip1 and Plan 9 Start with
+// a Name returns an error that wraps [errors.ErrUnsupported]. With an empty Name
+// everything else works there.
 package handover
 
 import (
