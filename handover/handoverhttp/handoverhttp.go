@@ -84,7 +84,7 @@ func (s *Server) Run(ctx context.Context) error {
 // listeners, then calls Serve for each. Serve changes srv.Handler and srv.ConnState.
 //
 // When p is replaced, each response says "Connection: close", and HTTP/2 clients receive
-// GOAWAY (docs/restart.md, "What happens"). An idle connection waits for its next request.
+// GOAWAY (docs/restart.md, "Hand-over"). An idle connection waits for its next request.
 // When ctx ends and no successor is there, Serve calls p.Drain and closes idle connections
 // at once. As for [http.Server.Shutdown], a connection that has sent no request for
 // 5 seconds is idle.
