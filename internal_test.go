@@ -11,7 +11,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"example.com/reuse/internal/implied"
 	"example.com/reuse/internal/semantics"
 	"example.com/reuse/internal/sockopt"
 )
@@ -47,17 +46,17 @@ func TestSupportFollowsFromTheRules(t *testing.T) {
 			if kind >= udp4 {
 				b.Proto, b.State = semantics.UDP, semantics.Bound
 			}
-			if implied.Balances(s, b) {
+			if s.Balances(b) {
 				lb |= kind
 			}
-			if implied.Exclusive(s, b) {
+			if s.Exclusive(b) {
 				exclusive |= kind
 			}
 		}
 		for kind, proto := range map[sockKinds]semantics.Proto{dialedTCP: semantics.TCP, dialedUDP: semantics.UDP} {
 			connected := true
 			for _, addr := range []netip.Addr{addrs[0].Addr, addrs[2].Addr} {
-				connected = connected && implied.Exclusive(s, semantics.Binding{Proto: proto, State: semantics.Established, Dialed: true, Addr: addr})
+				connected = connected && s.Exclusive(semantics.Binding{Proto: proto, State: semantics.Established, Dialed: true, Addr: addr})
 			}
 			if connected {
 				exclusive |= kind

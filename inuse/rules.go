@@ -38,12 +38,12 @@ func (b *bind) linux() bool { return b.system.Name() == "linux" || b.system.Name
 // net sets, and what a Config makes of them.
 func (b *bind) options(c reuse.Config) semantics.Options {
 	var all semantics.Options
-	has := func(o semantics.Option) bool { return b.system.OptionName(o) != "" }
-	set := func(o semantics.Option, s reuse.Setting) {
+	has := func(o semantics.Options) bool { return b.system.OptionName(o) != "" }
+	set := func(o semantics.Options, s reuse.Setting) {
 		if s == reuse.Off {
-			all &^= semantics.Options(o)
+			all &^= o
 		} else if s != reuse.Default && has(o) {
-			all |= semantics.Options(o)
+			all |= o
 		}
 	}
 	listener := b.listens && b.proto == semantics.TCP && !strings.HasPrefix(b.system.Name(), "windows")
@@ -176,7 +176,7 @@ func (b *bind) guesses(h Holder) (list []semantics.Binding) {
 		state = semantics.FinWait2
 	}
 	for _, options := range b.system.Subsets() {
-		if options.Has(semantics.Excl) && options != semantics.Options(semantics.Excl) {
+		if options.Has(semantics.Excl) && options != semantics.Excl {
 			continue // Windows refuses that, and elsewhere it is the same as without
 		}
 		for _, user := range users {
@@ -274,7 +274,7 @@ func (b *bind) condition(good, bad []semantics.Binding) string {
 		{"made an IPv6-only socket", func(g semantics.Binding) bool { return g.V6Only && b.local.Addr().Is4() }},
 		{"belongs to your user", func(g semantics.Binding) bool { return g.User == b.user }},
 	}
-	for _, o := range b.system.Options() {
+	for _, o := range b.system.Options().List() {
 		name := b.system.OptionName(o)
 		facts = append(facts, fact{"set " + name, func(g semantics.Binding) bool { return g.Options.Has(o) }},
 			fact{"did not set " + name, func(g semantics.Binding) bool { return !g.Options.Has(o) }})
@@ -322,7 +322,7 @@ func (b *bind) culprit(list []*class, verdicts []verdict) (found *class, why sem
 			rank = 3
 		}
 		if rank > best {
-			shares := func(g semantics.Binding) int { return int(g.Options &^ semantics.Options(semantics.Excl)) }
+			shares := func(g semantics.Binding) int { return int(g.Options &^ semantics.Excl) }
 			most := slices.MaxFunc(bad, func(x, y semantics.Binding) int { return shares(x) - shares(y) })
 			found, why, best = h, b.answer(most, b.asked), rank
 		}
@@ -370,7 +370,7 @@ func (b *bind) advise(list []*class) (advice []string, verdicts []verdict) {
 	case b.linux():
 		advice = append(advice, unknown+" may work: Linux can admit SO_REUSEPORT alongside one socket of your user without asking the others.")
 	case len(advice) == 0:
-		advice = append(advice, "The rules of "+b.system.Title()+" do not say whether any Config works.")
+		advice = append(advice, "The rules of "+b.system.String()+" do not say whether any Config works.")
 	}
 	return advice, verdicts
 }

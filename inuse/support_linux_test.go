@@ -32,8 +32,8 @@ import (
 const (
 	tcp, udp, mptcp = unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_MPTCP
 
-	raddr  = semantics.Options(semantics.Addr)
-	rport  = semantics.Options(semantics.Port)
+	raddr  = semantics.Addr
+	rport  = semantics.Port
 	nobody = 65534
 
 	patience = 10 * time.Second

@@ -37,10 +37,41 @@ const tries = 3
 
 var letters = map[string]string{"addr": "A", "port": "P", "lb": "L", "excl": "E", "shareuid": "U"}
 
+var names = map[semantics.Binding]string{
+	measure.Specific: "specific", measure.Specific2: "specific2", measure.Wildcard: "wildcard", measure.Multicast: "multicast",
+	measure.Dual: "wildcard6", measure.Wildcard6: "wildcard6only", measure.Specific6: "specific6",
+}
+
 // A row is what became of a pair, and what should have by the rules.
 type row struct {
-	measure.Row
+	OS      string   `json:"os"`
+	Release string   `json:"release"`
+	Proto   string   `json:"proto"`
+	State   string   `json:"state"`
+	First   string   `json:"a_addr"`
+	Second  string   `json:"b_addr"`
+	A       []string `json:"a_opts"`
+	B       []string `json:"b_opts"`
+	SameUID bool     `json:"same_uid"`
+	Outcome string   `json:"outcome"`
+
+	pair  measure.Pair
 	rules string // "": the rules do not say
+}
+
+func newRow(os, release string, p measure.Pair, outcome string) row {
+	name := func(b semantics.Binding) string { return names[semantics.Binding{Addr: b.Addr, V6Only: b.V6Only}] }
+	list := func(all semantics.Options) []string {
+		words := []string{} // [] in JSON, not null
+		for _, o := range all.List() {
+			words = append(words, o.String())
+		}
+		return words
+	}
+	return row{
+		os, release, p[0].Proto.String(), p[0].State.String(), name(p[0]), name(p[1]), list(p[0].Options), list(p[1].Options), true, outcome,
+		p, "",
+	}
 }
 
 func (r row) differs() bool { return r.rules != "" && r.rules != r.Outcome }
@@ -57,7 +88,7 @@ func main() {
 			show(s, rows)
 		}
 		for lines, i := json.NewEncoder(term.Out), 0; *asJSON && i < len(rows); i++ {
-			_ = lines.Encode(rows[i].Row) // Main returns the error
+			_ = lines.Encode(rows[i]) // Main returns the error
 		}
 		if n := len(slices.DeleteFunc(rows, func(r row) bool { return !r.differs() })); n > 0 {
 			return term.No("%d differences from the rules", n)
@@ -89,9 +120,9 @@ func matrix(name string) (s semantics.System, rows []row, err error) {
 		}
 	}
 	for _, p := range pairs {
-		first, second := p.Bindings(uid, uid)
-		answer := s.Bind(first, second)
-		r := row{Row: p.Row(cmp.Or(name, runtime.GOOS), release, measure.Outcome(answer))}
+		p[0].User, p[1].User = uid, uid
+		answer := s.Bind(p[0], p[1])
+		r := newRow(cmp.Or(name, runtime.GOOS), release, p, measure.Outcome(answer))
 		if answer.Evidence.Kind > semantics.Unsure {
 			r.rules = r.Outcome
 		}
@@ -107,12 +138,12 @@ func matrix(name string) (s semantics.System, rows []row, err error) {
 
 // show prints each table that occurs, and where it holds.
 func show(s semantics.System, rows []row) {
-	names := "none"
-	for _, o := range s.Options() {
-		names += fmt.Sprintf(", %s %s", letters[o.String()], s.OptionName(o))
+	options := "none"
+	for _, o := range s.Options().List() {
+		options += fmt.Sprintf(", %s %s", letters[o.String()], s.OptionName(o))
 	}
-	term.Say("Two sockets on one port, %s %s. Rules: %s.", rows[0].OS, cmp.Or(rows[0].Release, "by the rules"), s.Title())
-	term.Say("Rows: options of the first socket. Columns: of the second. - %s.", names)
+	term.Say("Two sockets on one port, %s %s. Rules: %v.", rows[0].OS, cmp.Or(rows[0].Release, "by the rules"), s)
+	term.Say("Rows: options of the first socket. Columns: of the second. - %s.", options)
 	term.Say("ok both have the port, x EADDRINUSE, e another error, l listen fails, . the first or an option fails, ? unverified, ! not what the rules say.")
 	size := len(s.Subsets())
 	var tables []string
@@ -122,7 +153,7 @@ func show(s semantics.System, rows []row) {
 		if !slices.Contains(tables, t) {
 			tables = append(tables, t)
 		}
-		places[[2]string{t, r.Proto + " " + r.State}] += "; " + address(r.First) + " then " + address(r.Second)
+		places[[2]string{t, r.Proto + " " + r.State}] += "; " + address(r.pair[0]) + " then " + address(r.pair[1])
 	}
 	for _, t := range tables {
 		fmt.Fprint(term.Out, "\n", t)
@@ -195,10 +226,9 @@ func label(options []string) (text string) {
 	return text
 }
 
-func address(a measure.Address) string {
-	ip, only := a.IP()
-	if only && ip.IsUnspecified() {
-		return ip.String() + " (v6only)"
+func address(b semantics.Binding) string {
+	if b.V6Only {
+		return b.Addr.String() + " (v6only)"
 	}
-	return ip.String()
+	return b.Addr.String()
 }

@@ -173,8 +173,8 @@ func TestLeftovers(t *testing.T) {
 	for i, r := range rests() {
 		for j, old := range s.Subsets() {
 			r.binding.Options, r.binding.User = old, os.Geteuid()
-			for k, addr := range []measure.Address{
-				measure.Specific, measure.Specific2, measure.Wildcard, measure.Wildcard6, measure.Wildcard6Only, measure.Specific6,
+			for k, addr := range []semantics.Binding{
+				measure.Specific, measure.Specific2, measure.Wildcard, measure.Dual, measure.Wildcard6, measure.Specific6,
 			} {
 				if testing.Short() && (i+j+k)%3 != 0 {
 					continue // as for sample
@@ -185,20 +185,19 @@ func TestLeftovers(t *testing.T) {
 				for last := port + 10; !r.leave(t, port); port++ {
 					require.Less(t, port, last)
 				}
-				ip, only := addr.IP()
 				for user, second := range seconds {
 					for _, options := range s.Subsets() {
 						b := semantics.Binding{
-							Proto: r.binding.Proto, State: semantics.Listening, Addr: ip, V6Only: only, Options: options, User: user,
+							Proto: r.binding.Proto, State: semantics.Listening, Addr: addr.Addr, V6Only: addr.V6Only, Options: options, User: user,
 						}
 						is, err := second(b, port)
 						require.NoError(t, err)
-						assert.Equal(t, measure.Outcome(s.Bind(r.binding, b)), is, "%+v, then %s %v of user %d", r, addr, options, user)
+						assert.Equal(t, measure.Outcome(s.Bind(r.binding, b)), is, "%+v, then %+v", r, b)
 						rows++
 					}
 				}
 			}
 		}
 	}
-	t.Logf("%v %s: %d measured", s, release, rows)
+	t.Logf("%s %s: %d measured", s, release, rows)
 }

@@ -24,94 +24,63 @@ import (
 	"example.com/reuse/internal/semantics"
 )
 
-// An Address is one of the addresses that pairs are made of, by its name in rows.
-type Address string
+// The addresses that pairs are made of.
+var (
+	Specific       = on("127.0.0.1")
+	Specific2      = on("127.0.0.2")
+	Wildcard       = on("0.0.0.0")
+	Multicast      = on("224.1.2.3")
+	Dual           = on("::")
+	Wildcard6      = semantics.Binding{Addr: Dual.Addr, V6Only: true}
+	Specific6      = on("::1")
+	Mapped         = on("::ffff:127.0.0.1")
+	MappedWildcard = on("::ffff:0.0.0.0")
 
-// The addresses.
-const (
-	Specific       Address = "specific"
-	Specific2      Address = "specific2"
-	Wildcard       Address = "wildcard"
-	Multicast      Address = "multicast"
-	Wildcard6      Address = "wildcard6" // IPv4 too
-	Wildcard6Only  Address = "wildcard6only"
-	Specific6      Address = "specific6"
-	Mapped         Address = "mapped"
-	MappedWildcard Address = "mapped-wildcard"
+	Addresses = []semantics.Binding{Specific, Specific2, Wildcard, Multicast, Dual, Wildcard6, Specific6, Mapped, MappedWildcard}
 )
 
-// Addresses are all of them.
-var Addresses = []Address{Specific, Specific2, Wildcard, Multicast, Wildcard6, Wildcard6Only, Specific6, Mapped, MappedWildcard}
+func on(ip string) semantics.Binding { return semantics.Binding{Addr: netip.MustParseAddr(ip)} }
 
-var ips = map[Address]string{
-	Specific: "127.0.0.1", Specific2: "127.0.0.2", Wildcard: "0.0.0.0", Multicast: "224.1.2.3",
-	Wildcard6: "::", Wildcard6Only: "::", Specific6: "::1",
-	Mapped: "::ffff:127.0.0.1", MappedWildcard: "::ffff:0.0.0.0",
-}
-
-// IP returns the address itself, and whether its socket is IPv6 only.
-func (a Address) IP() (ip netip.Addr, v6only bool) {
-	return netip.MustParseAddr(ips[a]), a == Wildcard6Only
-}
-
-// A Pair is two bindings of one port. With State Listening both listen after
-// their bind.
-type Pair struct {
-	Proto         semantics.Proto
-	State         semantics.State // Bound or Listening
-	First, Second Address
-	A, B          semantics.Options // of the first, of the second
-}
-
-// Bindings returns the pair as package semantics asks for it.
-func (p Pair) Bindings(firstUser, secondUser int) (first, second semantics.Binding) {
-	one := func(a Address, o semantics.Options, user int) semantics.Binding {
-		ip, only := a.IP()
-		return semantics.Binding{Proto: p.Proto, State: p.State, Addr: ip, V6Only: only, Options: o, User: user}
-	}
-	return one(p.First, p.A, firstUser), one(p.Second, p.B, secondUser)
-}
-
-// String returns the pair on one line, for the message of a test.
-func (p Pair) String() string {
-	return fmt.Sprintf("%v %v %s %s, %v then %v", p.Proto, p.State, p.First, p.Second, p.A, p.B)
-}
+// A Pair is two bindings of one port. In state Listening each listens after its bind.
+type Pair [2]semantics.Binding
 
 // Pairs returns the pairs that the tables of rows have: twelve of addresses, with
 // every set of the system's options on each, for TCP bound and listening and for
 // UDP. On Linux they are 576.
 func Pairs(s semantics.System) []Pair {
-	return pairs(s, [][2]Address{
+	return pairs(s, []Pair{
 		{Specific, Specific}, {Wildcard, Specific}, {Specific, Wildcard}, {Wildcard, Wildcard},
 		{Multicast, Multicast}, {Specific, Specific2},
-		{Wildcard6, Wildcard}, {Wildcard, Wildcard6}, {Wildcard6Only, Wildcard}, {Wildcard6, Wildcard6},
-		{Wildcard6, Specific}, {Specific6, Wildcard6},
+		{Dual, Wildcard}, {Wildcard, Dual}, {Wildcard6, Wildcard}, {Dual, Dual},
+		{Dual, Specific}, {Specific6, Dual},
 	})
 }
 
 // AllPairs returns the pairs of every address with every address. On Linux they
 // are 3,888.
 func AllPairs(s semantics.System) []Pair {
-	var all [][2]Address
+	var all []Pair
 	for _, a := range Addresses {
 		for _, b := range Addresses {
-			all = append(all, [2]Address{a, b})
+			all = append(all, Pair{a, b})
 		}
 	}
 	return pairs(s, all)
 }
 
-func pairs(s semantics.System, addresses [][2]Address) (list []Pair) {
-	sets := s.Subsets()
-	for _, kind := range []Pair{
+func pairs(s semantics.System, addresses []Pair) (list []Pair) {
+	for _, kind := range []semantics.Binding{
 		{Proto: semantics.TCP, State: semantics.Bound},
 		{Proto: semantics.TCP, State: semantics.Listening},
 		{Proto: semantics.UDP, State: semantics.Bound},
 	} {
-		for _, ab := range addresses {
-			for _, a := range sets {
-				for _, b := range sets {
-					list = append(list, Pair{kind.Proto, kind.State, ab[0], ab[1], a, b})
+		for _, p := range addresses {
+			for i := range p {
+				p[i].Proto, p[i].State = kind.Proto, kind.State
+			}
+			for _, p[0].Options = range s.Subsets() {
+				for _, p[1].Options = range s.Subsets() {
+					list = append(list, p)
 				}
 			}
 		}
@@ -122,20 +91,23 @@ func pairs(s semantics.System, addresses [][2]Address) (list []Pair) {
 // Usable returns the pairs whose addresses a socket can be bound to here, and
 // for each other address why not: there is no IPv6, 127.0.0.2 is not configured,
 // IPv6 sockets never take IPv4. An address that only TCP refuses is usable.
-func Usable(list []Pair) ([]Pair, map[Address]error) {
-	missing := map[Address]error{}
-	for _, a := range Addresses {
-		ip, only := a.IP()
-		s, err := open(semantics.Binding{Proto: semantics.UDP, Addr: ip, V6Only: only}, 0)
+func Usable(list []Pair) ([]Pair, map[semantics.Binding]error) {
+	missing := map[semantics.Binding]error{}
+	for _, address := range Addresses {
+		b := address
+		b.Proto = semantics.UDP
+		s, err := open(b, 0)
 		if err == nil {
 			err = syscall.Close(s)
 		}
 		if err != nil {
-			missing[a] = fmt.Errorf("%s: %w", a, err)
+			missing[address] = err
 		}
 	}
 	return slices.DeleteFunc(slices.Clone(list), func(p Pair) bool {
-		return missing[p.First] != nil || missing[p.Second] != nil
+		return slices.ContainsFunc(p[:], func(b semantics.Binding) bool {
+			return missing[semantics.Binding{Addr: b.Addr, V6Only: b.V6Only}] != nil
+		})
 	}), missing
 }
 
@@ -153,17 +125,16 @@ func Bind(b semantics.Binding, port uint16) (outcome string, err error) {
 // Measure binds both sockets of a pair, the second by a function such as Bind, and returns
 // the outcome. That is "a:bind:EAFNOSUPPORT" and the like if the first cannot be bound.
 func Measure(p Pair, bind func(b semantics.Binding, port uint16) (string, error)) (outcome string, err error) {
-	port, err := freePort(p.Proto)
+	port, err := freePort(p[0].Proto)
 	if err != nil {
 		return "", fmt.Errorf("no free port: %w", err)
 	}
-	first, second := p.Bindings(0, 0)
-	s, err := open(first, port)
+	s, err := open(p[0], port)
 	if err != nil {
 		return failed("a", err)
 	}
 	defer func() { err = errors.Join(err, syscall.Close(s)) }()
-	return bind(second, port)
+	return bind(p[1], port)
 }
 
 // freePort returns a port that is free on every address.
@@ -263,30 +234,4 @@ func Outcome(a semantics.Answer) string {
 		step = "set-excl" // the one that contradicts another
 	}
 	return who + ":" + step + ":" + strings.TrimPrefix(a.Err, "WSA")
-}
-
-// A Row is a measured pair as the tables of rows write it.
-type Row struct {
-	OS      string   `json:"os"`
-	Release string   `json:"release"`
-	Proto   string   `json:"proto"`
-	State   string   `json:"state"`
-	First   Address  `json:"a_addr"`
-	Second  Address  `json:"b_addr"`
-	A       []string `json:"a_opts"`
-	B       []string `json:"b_opts"`
-	SameUID bool     `json:"same_uid"`
-	Outcome string   `json:"outcome"`
-}
-
-// Row returns the row of a pair of one user.
-func (p Pair) Row(os, release, outcome string) Row {
-	names := func(all semantics.Options) []string {
-		list := []string{} // [] in JSON, not null
-		for _, o := range all.List() {
-			list = append(list, o.String())
-		}
-		return list
-	}
-	return Row{os, release, p.Proto.String(), p.State.String(), p.First, p.Second, names(p.A), names(p.B), true, outcome}
 }

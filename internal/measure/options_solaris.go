@@ -8,4 +8,4 @@ import (
 
 // options are the numbers at SOL_SOCKET. SO_REUSEPORT is Solaris 11's, and no Go package
 // has it.
-var options = map[semantics.Option]int{semantics.Addr: unix.SO_REUSEADDR, semantics.Port: 0x100e, semantics.Excl: unix.SO_EXCLBIND}
+var options = map[semantics.Options]int{semantics.Addr: unix.SO_REUSEADDR, semantics.Port: 0x100e, semantics.Excl: unix.SO_EXCLBIND}

@@ -13,7 +13,7 @@ import (
 type handle = syscall.Handle
 
 // options are the numbers at SOL_SOCKET. SO_EXCLUSIVEADDRUSE is ~SO_REUSEADDR in winsock2.h.
-var options = map[semantics.Option]int{semantics.Addr: windows.SO_REUSEADDR, semantics.Excl: ^windows.SO_REUSEADDR}
+var options = map[semantics.Options]int{semantics.Addr: windows.SO_REUSEADDR, semantics.Excl: ^windows.SO_REUSEADDR}
 
 // start starts Winsock: package net may not have done so.
 var start = sync.OnceValue(func() error { return windows.WSAStartup(0x0202, &windows.WSAData{}) })

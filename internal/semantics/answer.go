@@ -74,7 +74,7 @@ func (s System) Bind(first, second Binding) Answer {
 		return twoProtocols()
 	}
 	for i, b := range []Binding{first, second} {
-		if !s.has(b.Options) {
+		if b.Options&^s.Options() != 0 {
 			return Answer{Err: "ENOPROTOOPT", Step: "setsockopt", First: i == 0,
 				Rule: Rule{"no option", "The kernel does not have this option."}, Evidence: Evidence{Source, "the system's socket.h"}}
 		}
@@ -93,10 +93,6 @@ func (s System) AssignsPort(first, second Binding) Answer {
 	}
 	return s.assignsPort(first.unmapped(), second.unmapped())
 }
-
-// Detour reports whether another user can get traffic of a socket without sharing
-// options by several binds.
-func (s System) Detour(b Binding) bool { return s.detour != nil && s.detour(b.unmapped()) }
 
 // answer is a result of bind: an errno, or "" for success.
 func answer(err, name, text string, known Evidence) Answer {

@@ -42,40 +42,25 @@ func (s State) String() string {
 	}[s]
 }
 
-// An Option is a socket option, the same one on all systems. System.OptionName returns
-// a system's name of it.
-type Option uint8
-
-// The options, each a bit of Options.
-const (
-	Addr     Option = 1 << iota // SO_REUSEADDR
-	Port                        // SO_REUSEPORT
-	LB                          // FreeBSD's SO_REUSEPORT_LB
-	Excl                        // Windows' SO_EXCLUSIVEADDRUSE, Solaris' and illumos' SO_EXCLBIND
-	ShareUID                    // Darwin's SO_REUSESHAREUID
-)
-
-// String returns the short name in rows.
-func (o Option) String() string { return Options(o).String() }
-
-// Options is a set of options.
+// Options is a socket option, the same one on all systems, or a set of them.
+// System.OptionName returns a system's name of one.
 type Options uint8
 
-// Opts returns the set of some options.
-func Opts(list ...Option) Options {
-	var all Options
-	for _, o := range list {
-		all |= Options(o)
-	}
-	return all
-}
+// The options.
+const (
+	Addr     Options = 1 << iota // SO_REUSEADDR
+	Port                         // SO_REUSEPORT
+	LB                           // FreeBSD's SO_REUSEPORT_LB
+	Excl                         // Windows' SO_EXCLUSIVEADDRUSE, Solaris' and illumos' SO_EXCLBIND
+	ShareUID                     // Darwin's SO_REUSESHAREUID
+)
 
 // Has reports whether an option is in the set.
-func (all Options) Has(o Option) bool { return all&Options(o) != 0 }
+func (all Options) Has(o Options) bool { return all&o != 0 }
 
 // List returns the options of the set, in the order of their declaration.
-func (all Options) List() []Option {
-	var list []Option
+func (all Options) List() []Options {
+	var list []Options
 	for o := Addr; o <= ShareUID; o <<= 1 {
 		if all.Has(o) {
 			list = append(list, o)
@@ -84,11 +69,11 @@ func (all Options) List() []Option {
 	return list
 }
 
-// String returns names joined by "+", or "-" for none.
+// String returns the short names in rows, joined by "+", or "-" for none.
 func (all Options) String() string {
 	var names []string
 	for _, o := range all.List() {
-		names = append(names, map[Option]string{Addr: "addr", Port: "port", LB: "lb", Excl: "excl", ShareUID: "shareuid"}[o])
+		names = append(names, map[Options]string{Addr: "addr", Port: "port", LB: "lb", Excl: "excl", ShareUID: "shareuid"}[o])
 	}
 	return cmp.Or(strings.Join(names, "+"), "-")
 }
@@ -96,9 +81,9 @@ func (all Options) String() string {
 // Subsets returns every set of the options of a system, the empty one first.
 func (s System) Subsets() []Options {
 	sets := []Options{0}
-	for _, o := range s.Options() {
+	for _, o := range s.Options().List() {
 		for _, with := range sets {
-			sets = append(sets, with|Options(o))
+			sets = append(sets, with|o)
 		}
 	}
 	return sets

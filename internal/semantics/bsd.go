@@ -27,7 +27,7 @@ func (r bsdRules) bind(a, b Binding) Answer {
 		pair := ipv6Only(a, b)
 		a, b = pair[0], pair[1]
 	}
-	finds, shares := r.finds, b.Options&Opts(Port, LB)
+	finds, shares := r.finds, b.Options&(Port|LB)
 	if finds == nil {
 		finds = bsdFinds
 	}
@@ -53,7 +53,7 @@ func (r bsdRules) bind(a, b Binding) Answer {
 
 // sharing reports whether a socket sets a sharing option. The test of conflict makes no
 // difference between them.
-func sharing(b Binding) bool { return b.Options&Opts(Addr, Port, LB) != 0 }
+func sharing(b Binding) bool { return b.Options&(Addr|Port|LB) != 0 }
 
 // bsdFinds: on its own address if b sets a sharing option, anywhere if not.
 func bsdFinds(a, b Binding) bool { return !sharing(b) || sameAddress(a, b) }
@@ -77,14 +77,14 @@ func anyOption(set Options) Options {
 	if set == 0 {
 		return 0
 	}
-	return Opts(Addr, Port)
+	return Addr | Port
 }
 
 // addrIsPort: for a group SO_REUSEADDR also means SO_REUSEPORT on the socket that binds.
 // SO_REUSEPORT does not mean SO_REUSEADDR.
 func addrIsPort(set Options) Options {
 	if set.Has(Addr) {
-		return Opts(Addr, Port)
+		return Addr | Port
 	}
 	return 0
 }

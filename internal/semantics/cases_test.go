@@ -42,11 +42,11 @@ func find(t testing.TB, name string) semantics.System {
 func options(t testing.TB, words string) (set semantics.Options) {
 	t.Helper()
 	for name := range strings.SplitSeq(strings.Trim(words, "-"), "+") {
-		o, ok := map[string]semantics.Option{
+		o, ok := map[string]semantics.Options{
 			"": 0, "addr": semantics.Addr, "port": semantics.Port, "lb": semantics.LB, "excl": semantics.Excl, "shareuid": semantics.ShareUID,
 		}[name]
 		require.True(t, ok, words)
-		set |= semantics.Opts(o)
+		set |= o
 	}
 	return set
 }
@@ -108,7 +108,7 @@ func TestCases(t *testing.T) {
 			assert.Contains(t, fact.Text, want, line)
 			is.Evidence, want = fact.Evidence, ""
 		case "since":
-			version, known := s.OptionSince(semantics.Option(options(t, f[2])))
+			version, known := s.OptionSince(options(t, f[2]))
 			assert.Equal(t, want, version, line)
 			is.Evidence, want = known, ""
 		case "traffic":

@@ -40,11 +40,11 @@ func freebsdFinds(a, b Binding) bool {
 
 // freebsdGroup: PR 179901, for a group each option also means SO_REUSEADDR.
 func freebsdGroup(set Options) (shares Options) {
-	if set&Opts(Addr, Port) != 0 {
-		shares |= Opts(Addr, Port)
+	if set&(Addr|Port) != 0 {
+		shares |= Addr | Port
 	}
-	if set&Opts(Addr, LB) != 0 {
-		shares |= Opts(Addr, LB)
+	if set&(Addr|LB) != 0 {
+		shares |= Addr | LB
 	}
 	return shares
 }

@@ -121,7 +121,7 @@ func linux() System {
 		},
 		bind: linuxBind, traffic: linuxTraffic, assignsPort: linuxAssigns, detour: linuxDetour,
 		facts: []Fact{
-			{Closing, "Connections in a closed listener's accept queue are reset, unless net.ipv4.tcp_migrate_req is 1 (5.14). Then one other listener of the group gets them all.", Evidence{Measured, "5.10, 6.1, 6.12, 6.18; without effect on 5.10"}},
+			{Closing, "Connections in a closed listener's accept queue are reset, unless net.ipv4.tcp_migrate_req is 1 (5.14). Then other listeners of the group get them.", Evidence{Measured, "5.10, 6.1, 6.12, 6.18; without effect on 5.10"}},
 			sameTuple("EADDRNOTAVAIL", Evidence{Measured, "6.18.44"}),
 			{Restart, "A new listener needs an option that the previous one also had. SO_REUSEADDR works alongside any leftover connection. SO_REUSEPORT works alongside an established connection of the same user, and alongside TIME_WAIT and FIN_WAIT_2 of any user. An accepted connection belongs to the user that called accept.", Evidence{Measured, "6.18.44"}},
 			{PortZero, "TCP never returns a port that overlaps another socket, unless net.ipv4.ip_autobind_reuse is 1. UDP with SO_REUSEADDR or SO_REUSEPORT can return a port that another such socket has.", Evidence{Measured, "6.18.44"}},

@@ -15,12 +15,12 @@ type System struct {
 	traffic     func(to destination, sharing []Binding) Traffic
 	assignsPort func(first, second Binding) Answer // nil: unverified
 	facts       []Fact
-	detour      func(Binding) bool // nil: nowhere
+	detour      func(Binding) bool // whether another user gets traffic by several binds; nil: never
 }
 
 // optionData is a system's name of an option, its first version, and the evidence.
 type optionData struct {
-	option Option
+	option Options
 	name   string
 	since  string
 	known  Evidence
@@ -97,10 +97,7 @@ const Solaris114 = "solaris-11.4"
 // rules.
 func (s System) Name() string { return s.name }
 
-// Title returns the name for display, with the versions.
-func (s System) Title() string { return s.title }
-
-// String returns the title.
+// String returns the name for display, with the versions.
 func (s System) String() string { return s.title }
 
 // inferred returns a system whose rules and facts are those of s.
@@ -124,26 +121,25 @@ func (s System) inferred(name, title string, from Evidence) System {
 }
 
 // Options returns the options of the system.
-func (s System) Options() []Option {
-	list := make([]Option, len(s.options))
-	for i, o := range s.options {
-		list[i] = o.option
+func (s System) Options() (set Options) {
+	for _, o := range s.options {
+		set |= o.option
 	}
-	return list
+	return set
 }
 
 // OptionName returns the system's name of an option, such as "SO_REUSEPORT_LB", or ""
 // if the system lacks it.
-func (s System) OptionName(o Option) string { return s.optionData(o).name }
+func (s System) OptionName(o Options) string { return s.optionData(o).name }
 
 // OptionSince returns the first version that has an option, with the evidence. It
 // returns "" if all versions have it, or if the first one is unverified.
-func (s System) OptionSince(o Option) (string, Evidence) {
+func (s System) OptionSince(o Options) (string, Evidence) {
 	d := s.optionData(o)
 	return d.since, d.known
 }
 
-func (s System) optionData(o Option) optionData {
+func (s System) optionData(o Options) optionData {
 	for _, d := range s.options {
 		if d.option == o {
 			return d
@@ -151,6 +147,3 @@ func (s System) optionData(o Option) optionData {
 	}
 	return optionData{}
 }
-
-// has reports whether the system has all of these options.
-func (s System) has(all Options) bool { return all&^Opts(s.Options()...) == 0 }

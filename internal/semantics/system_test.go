@@ -8,7 +8,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"example.com/reuse/internal/implied"
 	"example.com/reuse/internal/semantics"
 )
 
@@ -44,7 +43,7 @@ func TestOn(t *testing.T) {
 	require.Error(t, err)
 	for _, s := range semantics.Systems() {
 		assert.ErrorContains(t, err, s.Name())
-		assert.Equal(t, s.Title(), find(t, s.Name()).String())
+		assert.Equal(t, s.String(), find(t, s.Name()).String())
 	}
 }
 
@@ -60,7 +59,7 @@ func TestOptions(t *testing.T) {
 		for name := range strings.FieldsSeq(names) {
 			s := find(t, name)
 			var names []string
-			for _, o := range s.Options() {
+			for _, o := range s.Options().List() {
 				names = append(names, s.OptionName(o))
 				_, known := s.OptionSince(o)
 				assert.NotEqual(t, semantics.Unknown, known.Kind, "%s %v", name, o)
@@ -148,11 +147,11 @@ func TestImplied(t *testing.T) {
 				var x, y string
 				for _, addr := range []string{"127.0.0.1", "0.0.0.0", "::1", "::", "dual"} {
 					b := parse(t, proto+addr)
-					x += digit[implied.Balances(find(t, name), b)]
-					y += digit[implied.Exclusive(find(t, name), b)]
+					x += digit[find(t, name).Balances(b)]
+					y += digit[find(t, name).Exclusive(b)]
 				}
 				lb, exclusive = append(lb, x), append(exclusive, y)
-				connected = append(connected, digit[implied.Exclusive(find(t, name), parse(t, proto+"established dialed 127.0.0.1"))])
+				connected = append(connected, digit[find(t, name).Exclusive(parse(t, proto+"established dialed 127.0.0.1"))])
 			}
 			assert.Equal(t, want, [2]string{strings.Join(lb, " "), strings.Join(exclusive, " ") + " " + strings.Join(connected, "")}, name)
 		}
@@ -163,7 +162,7 @@ func TestStrings(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ is, want string }{
 		{semantics.TCP.String(), "tcp"}, {semantics.UDP.String(), "udp"}, {semantics.FinWait2.String(), "fin-wait-2"},
-		{semantics.Options(0).String(), "-"}, {semantics.Opts(semantics.LB, semantics.Excl, semantics.ShareUID).String(), "lb+excl+shareuid"},
+		{semantics.Options(0).String(), "-"}, {(semantics.LB | semantics.Excl | semantics.ShareUID).String(), "lb+excl+shareuid"},
 		{semantics.Unknown.String(), "unverified"}, {semantics.Spread.String(), "spread"},
 		{semantics.Evidence{Kind: semantics.Source, Reference: "in_pcb.c"}.String(), "source: in_pcb.c"}, {semantics.Evidence{}.String(), "unverified"},
 	} {

@@ -1,18 +1,51 @@
 //go:build !android && !ios
 
-// Command pages writes docs/semantics.md from the rules in internal/semantics. Tests compare
-// the committed page with what it writes, and check the other pages.
+// Command pages writes docs/semantics.md from semantics.md.tmpl and the rules in
+// internal/semantics. Tests compare the committed page with what it writes, and check the
+// other pages.
 //
 // go generate, in the root folder, runs it.
 package main
 
 import (
+	_ "embed"
 	"log"
 	"os"
+	"strings"
+	"text/template"
+
+	"example.com/reuse/internal/semantics"
 )
 
+//go:embed semantics.md.tmpl
+var semanticsTemplate string
+
+// functions are what the template calls.
+var functions = template.FuncMap{
+	"options": options, "promises": promises, "traffic": traffic, "restart": restart, "portZero": portZero,
+	"families": families, "multicast": multicast, "security": security, "facts": facts,
+	"systems":  func() []group { return grouped(systemSection) },
+	"wildcard": func() semantics.Binding { return wildcard },
+	"dual":     func() semantics.Binding { return dual },
+	"me":       func() int { return me },
+	"other":    func() int { return other },
+}
+
+func semanticsPage() (string, error) {
+	var page strings.Builder
+	t, err := template.New("").Funcs(functions).Parse(semanticsTemplate)
+	if err == nil {
+		err = t.Execute(&page, nil)
+	}
+	return strings.TrimRight(page.String(), "\n") + "\n", err
+}
+
 func main() {
-	if err := os.WriteFile("docs/semantics.md", []byte(semanticsPage()), 0o644); err != nil {
+	page, err := semanticsPage()
+	if err == nil {
+		err = os.WriteFile("docs/semantics.md", []byte(page), 0o644)
+	}
+	if err != nil {
 		log.Fatal(err)
 	}
 }

@@ -17,73 +17,65 @@ const notKnown = "unverified"
 // nbsp keeps a sign on the line of what it belongs to.
 const nbsp = "\u00a0"
 
-// A page is Markdown that grows.
-type page struct{ strings.Builder }
+func list(items []string) string { return "- " + strings.Join(items, "\n- ") }
 
-// par adds a paragraph.
-func (p *page) par(format string, args ...any) { fmt.Fprintf(p, format+"\n\n", args...) }
-
-// list adds a list.
-func (p *page) list(items []string) { p.par("- %s", strings.Join(items, "\n- ")) }
-
-// table adds a table with a heading.
-func (p *page) table(heading []string, rows [][]string) {
-	fmt.Fprintf(p, "| %s |\n|%s\n", strings.Join(heading, " | "), strings.Repeat("---|", len(heading)))
+// table is a table with a heading.
+func table(heading []string, rows [][]string) string {
+	text := fmt.Sprintf("| %s |\n|%s", strings.Join(heading, " | "), strings.Repeat("---|", len(heading)))
 	for _, row := range rows {
-		fmt.Fprintf(p, "| %s |\n", strings.Join(row, " | "))
+		text += "\n| " + strings.Join(row, " | ") + " |"
 	}
-	p.WriteString("\n")
+	return text
 }
 
-// folded adds what write writes, below a line to click on.
-func (p *page) folded(summary string, write func()) {
-	p.par("<details><summary>%s</summary>", summary)
-	write()
-	p.par("</details>")
+// folded is a text below a line to click on.
+func folded(summary, text string) string {
+	return "<details><summary>" + summary + "</summary>\n\n" + text + "\n\n</details>"
 }
 
-// perSystem adds a table with a row for each system. Systems with the same cells share a
+// perSystem is a table with a row for each system. Systems with the same cells share a
 // row. Those without evidence follow in a sentence.
-func (p *page) perSystem(heading []string, cells func(semantics.System) []string) {
+func perSystem(heading []string, cells func(semantics.System) []string) string {
 	var rows [][]string
 	var unknown []string
 	for _, g := range grouped(func(s semantics.System) string { return strings.Join(cells(s), " | ") }) {
-		if strings.Contains(g.text, notKnown) && strings.Trim(strings.ReplaceAll(g.text, notKnown, ""), " |–") == "" {
-			unknown = append(unknown, g.titles())
+		if strings.Contains(g.Text, notKnown) && strings.Trim(strings.ReplaceAll(g.Text, notKnown, ""), " |–") == "" {
+			unknown = append(unknown, g.Titles())
 			continue
 		}
-		rows = append(rows, []string{g.titles(), g.text})
+		rows = append(rows, []string{g.Titles(), g.Text})
 	}
-	p.table(heading, rows)
+	text := table(append([]string{""}, heading...), rows)
 	if len(unknown) > 0 {
-		p.par("Unverified: %s.", strings.Join(unknown, ", "))
+		text += "\n\nUnverified: " + strings.Join(unknown, ", ") + "."
 	}
+	return text
 }
 
-// facts adds a list of what is known about a topic, and how; the same text once.
-func (p *page) facts(t semantics.Topic) {
+// facts lists what is known about a topic, and how; the same text once.
+func facts(t semantics.Topic) string {
 	var items, unknown []string
 	for _, g := range grouped(func(s semantics.System) string { return s.Fact(t).Text }) {
 		var titles []string
 		var from []semantics.Evidence
 		for _, s := range g.systems {
 			known := s.Fact(t).Evidence
-			titles = append(titles, strings.TrimRight("**"+s.Title()+"**"+nbsp+mark(known.Kind), nbsp))
+			titles = append(titles, strings.TrimRight("**"+s.String()+"**"+nbsp+mark(known.Kind), nbsp))
 			from = append(from, known)
 		}
-		item := strings.Join(titles, ", ") + ": " + g.text
+		item := strings.Join(titles, ", ") + ": " + g.Text
 		if how := references(from); how != "" {
 			items = append(items, item+" ("+how+")")
 		} else {
 			unknown = append(unknown, item)
 		}
 	}
-	p.list(append(items, unknown...))
+	return list(append(items, unknown...))
 }
 
 // A group is a text about some systems.
 type group struct {
-	text    string
+	Text    string
 	systems []semantics.System
 }
 
@@ -91,24 +83,27 @@ type group struct {
 func grouped(text func(semantics.System) string) (list []group) {
 	for _, s := range semantics.Systems() {
 		t := text(s)
-		i := slices.IndexFunc(list, func(g group) bool { return g.text == t })
+		i := slices.IndexFunc(list, func(g group) bool { return g.Text == t })
 		if i < 0 {
 			i = len(list)
-			list = append(list, group{text: t})
+			list = append(list, group{Text: t})
 		}
 		list[i].systems = append(list[i].systems, s)
 	}
 	return list
 }
 
-// titles names the systems of a group.
-func (g group) titles() string {
+// Titles names the systems of a group.
+func (g group) Titles() string {
 	var list []string
 	for _, s := range g.systems {
-		list = append(list, s.Title())
+		list = append(list, s.String())
 	}
 	return strings.Join(list, ", ")
 }
+
+// Anchor is the name of the group's heading.
+func (g group) Anchor() string { return anchor(g.Titles()) }
 
 // mark is the sign of a kind of evidence.
 func mark(k semantics.EvidenceKind) string {
@@ -129,16 +124,13 @@ func marked(text string, k semantics.Evidence) string {
 func references(from []semantics.Evidence) string {
 	var list []string
 	slices.SortStableFunc(from, func(a, b semantics.Evidence) int { return cmp.Compare(b.Kind, a.Kind) })
-	for _, k := range slices.Compact(from) {
+	for _, k := range from {
 		if item := mark(k.Kind) + nbsp + k.Reference; k.Kind != semantics.Unknown && !slices.Contains(list, item) {
 			list = append(list, item)
 		}
 	}
 	return strings.Join(list, "; ")
 }
-
-// link is a link to a heading of the page.
-func link(heading string) string { return "[" + heading + "](#" + anchor(heading) + ")" }
 
 // anchor is the name of a heading, as GitHub makes it.
 func anchor(heading string) string {

@@ -12,44 +12,50 @@ import (
 	"example.com/reuse/internal/semantics"
 )
 
-// A place is an address to bind to, by its name on the page.
-type place struct {
-	name   string
-	addr   netip.Addr
-	v6only bool
-}
+// An addressPair is the addresses of two sockets.
+type addressPair [2]semantics.Binding
 
 var (
-	specific  = place{"192.0.2.1", netip.MustParseAddr("192.0.2.1"), false}
-	specific2 = place{"192.0.2.2", netip.MustParseAddr("192.0.2.2"), false}
-	wildcard  = place{"0.0.0.0", netip.IPv4Unspecified(), false}
-	specific6 = place{"2001:db8::1", netip.MustParseAddr("2001:db8::1"), true}
-	only6     = place{":: IPv6 only", netip.IPv6Unspecified(), true}
-	dual      = place{":: dual", netip.IPv6Unspecified(), false}
-	multi     = place{"224.1.2.3", netip.MustParseAddr("224.1.2.3"), false}
+	specific  = semantics.Binding{Addr: netip.MustParseAddr("192.0.2.1")}
+	specific2 = semantics.Binding{Addr: netip.MustParseAddr("192.0.2.2")}
+	wildcard  = semantics.Binding{Addr: netip.IPv4Unspecified()}
+	specific6 = semantics.Binding{Addr: netip.MustParseAddr("2001:db8::1"), V6Only: true}
+	only6     = semantics.Binding{Addr: netip.IPv6Unspecified(), V6Only: true}
+	dual      = semantics.Binding{Addr: netip.IPv6Unspecified()}
+	groupAddr = semantics.Binding{Addr: netip.MustParseAddr("224.1.2.3")}
 
 	// The address pairs of a system's tables.
-	pairs4 = [][2]place{{specific, specific}, {specific, specific2}, {wildcard, specific}, {specific, wildcard}, {wildcard, wildcard}}
-	pairs6 = [][2]place{
+	pairs4 = []addressPair{{specific, specific}, {specific, specific2}, {wildcard, specific}, {specific, wildcard}, {wildcard, wildcard}}
+	pairs6 = []addressPair{
 		{dual, wildcard}, {wildcard, dual}, {dual, specific}, {specific, dual},
 		{only6, wildcard}, {specific6, dual}, {dual, specific6}, {dual, dual},
 	}
 
-	addr, port = semantics.Opts(semantics.Addr), semantics.Opts(semantics.Port)
+	// The kinds of sockets.
+	bound     = semantics.Binding{Proto: semantics.TCP, State: semantics.Bound}
+	listening = semantics.Binding{Proto: semantics.TCP, State: semantics.Listening}
+	udp       = semantics.Binding{Proto: semantics.UDP, State: semantics.Bound}
 )
 
-// A socket is a kind of socket.
-type socket struct {
-	proto semantics.Proto
-	state semantics.State
+const (
+	addr, port = semantics.Addr, semantics.Port
+	me, other  = 1000, 1001 // users
+)
+
+// socket is a socket of a kind at an address.
+func socket(kind, at semantics.Binding, o semantics.Options, user int) semantics.Binding {
+	at.Proto, at.State, at.Options, at.User = kind.Proto, kind.State, o, user
+	return at
 }
 
-var bound, listening, udp = socket{semantics.TCP, semantics.Bound}, socket{semantics.TCP, semantics.Listening}, socket{semantics.UDP, semantics.Bound}
-
-const me, other = 1000, 1001 // users
-
-func (k socket) on(p place, o semantics.Options, user int) semantics.Binding {
-	return semantics.Binding{Proto: k.proto, State: k.state, Addr: p.addr, V6Only: p.v6only, Options: o, User: user}
+func (p addressPair) String() string {
+	name := func(b semantics.Binding) string {
+		return cmp.Or(map[semantics.Binding]string{dual: ":: dual", only6: ":: IPv6 only"}[b], b.Addr.String())
+	}
+	if p[0] == p[1] {
+		return name(p[0]) + " twice"
+	}
+	return name(p[0]) + ", then " + name(p[1])
 }
 
 // An optionPair is what the first of two sockets sets, and the second.
@@ -80,11 +86,6 @@ func names(set semantics.Options) string {
 	return strings.ToUpper(set.String())
 }
 
-// has reports whether a system has all options of a set.
-func has(s semantics.System, set semantics.Options) bool {
-	return !slices.ContainsFunc(set.List(), func(o semantics.Option) bool { return s.OptionName(o) == "" })
-}
-
 // sets are the sets of options that the tables of a system have: those that differ for
 // one user and do not contradict each other.
 func sets(s semantics.System) []semantics.Options {
@@ -106,41 +107,41 @@ func outcome(a semantics.Answer) string {
 	return a.Err
 }
 
-// A fate is the result of the second of two binds on one system.
-type fate struct {
-	text  string
-	known []semantics.Evidence
-	rules []semantics.Rule
+// cell is an outcome with its evidence, or "–" if the system lacks one of the options.
+func cell(s semantics.System, set semantics.Options, a semantics.Answer) string {
+	if set&^s.Options() != 0 {
+		return "–"
+	}
+	return marked(outcome(a), a.Evidence)
 }
 
-// bind returns the result for a pair of places and options, for every kind of socket.
-func bind(s semantics.System, pl [2]place, o optionPair, user int) fate {
-	if !has(s, o.a|o.b) {
-		return fate{text: "–"}
+// bind is the cell for two binds of any kind of socket, and the answers in it.
+func bind(s semantics.System, at addressPair, o optionPair, user int) (text string, answers []semantics.Answer) {
+	if (o.a|o.b)&^s.Options() != 0 {
+		return "–", nil
 	}
-	var f fate
 	var all []string
-	for _, k := range []socket{bound, listening, udp} {
-		a := s.Bind(k.on(pl[0], o.a, me), k.on(pl[1], o.b, user))
-		all, f.known, f.rules = append(all, outcome(a)), append(f.known, a.Evidence), append(f.rules, a.Rule)
+	var known []semantics.Evidence
+	for _, kind := range []semantics.Binding{bound, listening, udp} {
+		a := s.Bind(socket(kind, at[0], o.a, me), socket(kind, at[1], o.b, user))
+		all, known, answers = append(all, outcome(a)), append(known, a.Evidence), append(answers, a)
 	}
-	weakest := slices.MinFunc(f.known, func(a, b semantics.Evidence) int { return cmp.Compare(a.Kind, b.Kind) })
 	switch tcp, listening, udp := all[0], all[1], all[2]; {
 	case tcp == listening && listening == udp:
-		f.text = tcp
+		text = tcp
 	case tcp == udp && udp == "yes" && listening == "no":
-		f.text = "unless listening"
+		text = "unless listening"
 	case tcp == listening && tcp == "no" && udp == "yes":
-		f.text = "UDP only"
+		text = "UDP only"
 	case tcp == listening:
-		f.text = "TCP " + tcp + ", UDP " + udp
+		text = "TCP " + tcp + ", UDP " + udp
 	default:
-		f.text = "TCP " + tcp + ", listening " + listening + ", UDP " + udp
+		text = "TCP " + tcp + ", listening " + listening + ", UDP " + udp
 	}
-	if weakest.Kind != semantics.Unknown {
-		f.text += nbsp + mark(weakest.Kind)
+	if k := weakest(known); k.Kind != semantics.Unknown {
+		text += nbsp + mark(k.Kind)
 	}
-	return f
+	return text, answers
 }
 
 // A row is the option pairs that have the same cells.
@@ -149,9 +150,9 @@ type row struct {
 	cells   []string
 }
 
-// table works out a system's rows, so that a pair of options belongs to the last row
-// that has a pair within it; and lists the evidence and the rules that decide.
-func table(s semantics.System, user int) (rows []row, known []semantics.Evidence, rules []string) {
+// binds works out a system's rows, so that a pair of options belongs to the last row
+// that has a pair within it. It also returns all answers.
+func binds(s semantics.System, user int) (rows []row, answers []semantics.Answer) {
 	var all []optionPair
 	for _, a := range sets(s) {
 		for _, b := range sets(s) {
@@ -162,14 +163,9 @@ func table(s semantics.System, user int) (rows []row, known []semantics.Evidence
 	slices.SortStableFunc(all, func(p, q optionPair) int { return cmp.Compare(count(p), count(q)) })
 	for _, p := range all {
 		var cells []string
-		for _, pl := range slices.Concat(pairs4, pairs6) {
-			f := bind(s, pl, p, user)
-			cells, known = append(cells, f.text), append(known, f.known...)
-			for _, r := range f.rules {
-				if item := "*" + r.Name + "*: " + r.Text; !slices.Contains(rules, item) {
-					rules = append(rules, item)
-				}
-			}
+		for _, at := range slices.Concat(pairs4, pairs6) {
+			text, of := bind(s, at, p, user)
+			cells, answers = append(cells, text), append(answers, of...)
 		}
 		last := -1
 		for i, r := range rows {
@@ -187,59 +183,57 @@ func table(s semantics.System, user int) (rows []row, known []semantics.Evidence
 			rows[last+1+i].options = append(rows[last+1+i].options, p)
 		}
 	}
-	return rows, known, rules
+	return rows, answers
 }
 
-// rulesFile is the file of internal/semantics that has the rules of a system.
-func rulesFile(s semantics.System) string {
-	name, _, _ := strings.Cut(s.Name(), "-")
-	return cmp.Or(map[string]string{
-		"android": "linux", "ios": "darwin", "windows": "winsock", "solaris": "oracle",
-		"aix": "other", "js": "other", "wasip1": "other", "plan9": "other",
-	}[name], name) + "rules.go"
-}
-
-// systemSection returns the section about one system.
-func systemSection(s semantics.System) string {
-	var p page
-	file := rulesFile(s)
-	p.par("Rules: [`%s`](../internal/semantics/%s).", file, file)
-	mine, known, rules := table(s, me)
-	theirs, theirKnown, more := table(s, other)
-	write := func(rows []row, known []semantics.Evidence) {
-		for i, places := range [][][2]place{pairs4, pairs6} {
-			heading := []string{"options"}
-			for _, pl := range places {
-				heading = append(heading, strings.Replace(pl[0].name+", then "+pl[1].name, pl[0].name+", then "+pl[0].name, pl[0].name+" twice", 1))
-			}
-			var lines [][]string
-			for _, r := range rows {
-				var name []string
-				for _, o := range r.options {
-					name = append(name, o.String())
-				}
-				lines = append(lines, append([]string{strings.Join(name, "; ")}, r.cells[i*len(pairs4):][:len(places)]...))
-			}
-			p.table(heading, lines)
+// userTables are a system's tables for a second bind of a user, "" if all is unverified.
+func userTables(s semantics.System, user int) (text string, answers []semantics.Answer) {
+	rows, answers := binds(s, user)
+	var known []semantics.Evidence
+	for _, a := range answers {
+		known = append(known, a.Evidence)
+	}
+	if references(known) == "" {
+		return "", answers
+	}
+	for i, pairs := range [][]addressPair{pairs4, pairs6} {
+		heading := []string{"options"}
+		for _, p := range pairs {
+			heading = append(heading, p.String())
 		}
-		p.par("<sub>%s</sub>", references(known))
+		var lines [][]string
+		for _, r := range rows {
+			var name []string
+			for _, o := range r.options {
+				name = append(name, o.String())
+			}
+			lines = append(lines, append([]string{strings.Join(name, "; ")}, r.cells[i*len(pairs4):][:len(pairs)]...))
+		}
+		text += table(heading, lines) + "\n\n"
 	}
-	switch {
-	case references(known) == "":
-		p.par("The result of a second bind is unverified.")
-		return p.String()
-	case references(theirKnown) == "":
-		write(mine, known)
-		p.par("If the second bind is another user's: unverified.")
-	case slices.EqualFunc(mine, theirs, func(a, b row) bool { return slices.Equal(a.cells, b.cells) && slices.Equal(a.options, b.options) }):
-		write(mine, known)
-		p.par("Users make no difference.")
+	return text + "<sub>" + references(known) + "</sub>\n\n", answers
+}
+
+// systemSection is the section about one system.
+func systemSection(s semantics.System) string {
+	mine, answers := userTables(s, me)
+	if mine == "" {
+		return "The result of a second bind is unverified."
+	}
+	theirs, more := userTables(s, other)
+	switch theirs {
+	case "":
+		theirs = "If the second bind is another user's: unverified."
+	case mine:
+		theirs = "Users make no difference."
 	default:
-		write(mine, known)
-		p.folded("If the second bind is another user's, who is not root", func() { write(theirs, theirKnown) })
+		theirs = folded("If the second bind is another user's, who is not root", strings.TrimSpace(theirs))
 	}
-	p.folded("The rules that decide", func() {
-		p.list(append(rules, slices.DeleteFunc(more, func(r string) bool { return slices.Contains(rules, r) })...))
-	})
-	return p.String()
+	var rules []string
+	for _, a := range append(answers, more...) {
+		if item := "*" + a.Rule.Name + "*: " + a.Rule.Text; !slices.Contains(rules, item) {
+			rules = append(rules, item)
+		}
+	}
+	return mine + theirs + "\n\n" + folded("The rules that decide", list(rules))
 }
