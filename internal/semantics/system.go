@@ -1,7 +1,6 @@
 package semantics
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,9 +30,7 @@ func Systems() []System {
 	return []System{
 		linux(), android(), linux38(),
 		freebsd(), freebsd14(), openbsd(), netbsd(), dragonfly(), darwin(), ios(),
-		windows(), windows2000(),
-		illumos(), solaris114(), solaris(),
-		aix(), js(), wasip1(), plan9(),
+		windows(), illumos(), solaris114(), solaris(), aix(), js(), wasip1(), plan9(),
 	}
 }
 
@@ -53,36 +50,20 @@ func Find(name string) (System, error) {
 	return all[i], nil
 }
 
-// ErrVersion is returned by On for versions without rules.
-var ErrVersion = errors.New("no rules for this version")
-
 // On returns the running system, from its GOOS and the release and version of uname:
 // On("linux", "6.18.4", ""), On("freebsd", "14.0-STABLE", ""),
-// On("solaris", "5.11", "11.4.0.15.0"). For Windows the release is "major.minor".
-// A release that does not parse counts as a present one.
+// On("solaris", "5.11", "11.4.0.15.0"). A release that does not parse counts as a present
+// one.
 func On(goos, release, version string) (System, error) {
-	var major, minor, solaris int
+	var major, minor int
 	n, _ := fmt.Sscanf(release, "%d.%d", &major, &minor)
-	known := n > 0
-	switch goos {
-	case "linux":
-		if known && (major < 3 || major == 3 && minor < 9) {
-			return Find("linux-3.8")
-		}
-	case "freebsd":
-		switch {
-		case !known || major > 14:
-		case major >= 12:
-			return Find("freebsd-14")
-		default:
-			return System{}, fmt.Errorf("FreeBSD %s: %w", release, ErrVersion)
-		}
-	case "windows":
-		if known && (major < 5 || major == 5 && minor < 2) {
-			return Find("windows-2000")
-		}
-	case "solaris":
-		if n, _ := fmt.Sscanf(version, "11.%d", &solaris); n == 1 && solaris >= 4 {
+	switch {
+	case goos == "linux" && n > 0 && (major < 3 || major == 3 && minor < 9):
+		return Find("linux-3.8")
+	case goos == "freebsd" && n > 0 && major <= 14:
+		return Find("freebsd-14")
+	case goos == "solaris":
+		if n, _ := fmt.Sscanf(version, "11.%d", &minor); n == 1 && minor >= 4 {
 			return Find(Solaris114)
 		}
 	}

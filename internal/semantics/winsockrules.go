@@ -10,23 +10,14 @@ const (
 	winsockTests = "Wine's dlls/ws2_32/tests/sock.c tests_exclusive, recorded on Windows"
 )
 
-// winsockBoth: the two options contradict each other, in either order.
-func winsockBoth(a, b Binding) (Answer, bool) {
-	both := func(b Binding) bool { return b.Options.Has(Addr) && b.Options.Has(Excl) }
-	if !both(a) && !both(b) {
-		return Answer{}, false
-	}
-	return Answer{Err: "WSAEINVAL", Step: "setsockopt", First: both(a), Evidence: Evidence{Source, "Wine's test_reuseaddr; libtorrent #1981"},
-		Rule: Rule{"both", "SO_REUSEADDR and SO_EXCLUSIVEADDRUSE contradict each other: setting the second one fails."}}, true
-}
-
-// windowsBind is the rule of Server 2003 and later.
+// windowsBind is the rule of Server 2003 and later. Go runs on no older version.
 func windowsBind(a, b Binding) Answer {
-	if answer, ok := winsockBoth(a, b); ok {
-		return answer
-	}
 	known := Evidence{Vendor, winsockPage}
+	both := func(b Binding) bool { return b.Options.Has(Addr) && b.Options.Has(Excl) }
 	switch {
+	case both(a) || both(b):
+		return Answer{Err: "WSAEINVAL", Step: "setsockopt", First: both(a), Evidence: Evidence{Source, "Wine's test_reuseaddr; libtorrent #1981"},
+			Rule: Rule{"both", "SO_REUSEADDR and SO_EXCLUSIVEADDRUSE contradict each other: setting the second one fails."}}
 	case a.multicast() || b.multicast():
 		return notKnown("multicast", "Multicast addresses are not documented.")
 	case !overlap(a, b):
@@ -92,27 +83,6 @@ func windowsLeftover(a Binding) Answer {
 	return notKnown("leftover", "The effect of an accepted connection on a bind is not documented.")
 }
 
-// windows2000Bind is the rule before Server 2003.
-func windows2000Bind(a, b Binding) Answer {
-	if answer, ok := winsockBoth(a, b); ok {
-		return answer
-	}
-	known := Evidence{Vendor, winsockPage}
-	switch {
-	case a.multicast() || b.multicast() || !sameFamily(a, b):
-		return notKnown("unverified", "The case is not documented.")
-	case !overlap(a, b):
-		return noOverlap(known)
-	case a.connected() && !a.Dialed:
-		return windowsLeftover(a)
-	case b.Options.Has(Addr) && a.Options.Has(Excl):
-		return answer("WSAEACCES", "exclusive", "SO_EXCLUSIVEADDRUSE prevents a bind with SO_REUSEADDR.", known)
-	case b.Options.Has(Addr):
-		return answer("", "taking", "SO_REUSEADDR binds any address of a socket without SO_EXCLUSIVEADDRUSE, of any user.", known)
-	}
-	return answer("WSAEADDRINUSE", "overlap", "Any overlapping bind fails.", known)
-}
-
 // windowsTraffic: a specific address comes before a wildcard.
 func windowsTraffic(to destination, sharing []Binding) Traffic {
 	page := Evidence{Vendor, winsockPage}
@@ -129,7 +99,7 @@ func windowsTraffic(to destination, sharing []Binding) Traffic {
 func windows() System {
 	page := Evidence{Vendor, winsockPage}
 	return System{
-		name: "windows", title: "Windows, Server 2003 and later",
+		name: "windows", title: "Windows",
 		options: []optionData{{Addr, "SO_REUSEADDR", "", page}, {Excl, "SO_EXCLUSIVEADDRUSE", "NT 4.0 SP4", page}},
 		bind:    windowsBind, traffic: windowsTraffic,
 		facts: []Fact{
@@ -141,15 +111,4 @@ func windows() System {
 			{Late, "Both options must be set before the bind.", page},
 		},
 	}
-}
-
-func windows2000() System {
-	s := windows()
-	s.name, s.title = "windows-2000", "Windows before Server 2003"
-	s.bind = windows2000Bind
-	s.facts = []Fact{
-		sameTuple("WSAEADDRINUSE", Evidence{Vendor, `"ConnectEx function"`}),
-		{Security, "SO_REUSEADDR binds any address of a socket without SO_EXCLUSIVEADDRUSE, which only administrators may set.", Evidence{Vendor, winsockPage}},
-	}
-	return s
 }
