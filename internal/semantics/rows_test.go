@@ -170,114 +170,58 @@ func TestWineIsStricter(t *testing.T) {
 	assert.Equal(t, 8, laxer)
 }
 
-// A meeting is what a measured row is about, but for the options.
-type meeting struct {
-	proto         semantics.Proto
-	state         semantics.State // of the first
-	dialed, same  bool
-	first, second netip.Addr
-	only1, only2  bool // IPv6 only
-}
-
-// meet names a pair of bindings as the rows do. Of each kind of address they have one, or
-// two if the pair has.
-func meet(a, b semantics.Binding) meeting {
-	kind := func(ip netip.Addr) netip.Addr {
-		switch {
-		case ip.IsUnspecified() || ip.Is4In6() || ip.Is6() && ip.IsMulticast():
-			return ip
-		case ip.Is6():
-			return netip.IPv6Loopback()
-		case ip.IsMulticast():
-			return netip.MustParseAddr("224.1.2.3")
-		}
-		return netip.MustParseAddr("127.0.0.1")
-	}
-	connected := a.State >= semantics.Established
-	if connected {
-		a.Addr = a.Addr.Unmap() // an IPv4 connection, whichever socket has it
-	}
-	x, y := kind(a.Addr), kind(b.Addr)
-	if x == y && a.Addr != b.Addr {
-		y = y.Next()
-	}
-	return meeting{
-		a.Proto, a.State, a.Dialed, a.User == b.User, x, y,
-		a.V6Only && (x == netip.IPv6Unspecified() || connected && x.Is6()), b.V6Only && y == netip.IPv6Unspecified(),
-	}
-}
-
 // Only what has a row is called measured. On FreeBSD and NetBSD all pairs of Linux' rows
-// were compared with the rules, and only those that differed have been kept. What was
-// measured of restarts is in cases.txt.
+// were compared with the rules. What was measured there of restarts is in cases.txt.
 func TestMeasuredHasRows(t *testing.T) {
 	t.Parallel()
-	for system, files := range map[string][]string{
-		"linux":      {"linux-6.18-all.txt", "linux-6.18-leftovers.txt", "linux-windows-solaris.txt"},
-		"freebsd-14": {"linux-6.18-all.txt", "freebsd-14.txt"},
-		"netbsd":     {"linux-6.18-all.txt", "netbsd-7.99.txt", "netbsd-7.99-other-uid.txt"},
+	addrs := [][2]string{{"127.0.0.1", "127.0.0.2"}, {"224.1.2.3", "224.1.2.4"}, {"::1", "::2"}}
+	kinds := []string{"127.0.0.1", "0.0.0.0", "224.1.2.3", "::", "dual", "::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:0.0.0.0"}
+	for _, a := range kinds {
+		for _, b := range kinds {
+			addrs = append(addrs, [2]string{a, b})
+		}
+	}
+	states := []string{
+		"bound", "listening", "udp", "established", "time-wait", "fin-wait-2", "close-wait",
+		"established dialed", "udp established dialed", "time-wait dialed", "fin-wait-2 dialed", "close-wait dialed",
+	}
+	for system, tt := range map[string]struct{ files, states []string }{
+		"linux":      {[]string{"linux-6.18-all.txt", "linux-6.18-leftovers.txt", "linux-windows-solaris.txt"}, states},
+		"freebsd-14": {[]string{"linux-6.18-all.txt"}, states[:3]},
+		"netbsd":     {[]string{"linux-6.18-all.txt"}, states[:3]},
 	} {
-		measured := map[meeting]bool{}
-		for _, file := range files {
+		measured := map[[2]semantics.Binding]bool{}
+		for _, file := range tt.files {
 			for _, r := range pairs(t, file) {
-				if r.how != "measured" || file != "linux-6.18-all.txt" && !slices.Contains(r.systems, system) {
-					continue
-				}
-				m := meet(r.first, r.second)
-				m.same = r.same
-				measured[m] = true
-				if system == "freebsd-14" {
-					m.same = false // another user's were also measured
-					measured[m] = true
+				if r.how == "measured" && slices.Contains(r.systems, "linux") {
+					measured[r.pair(r.same)] = true
 				}
 			}
 		}
 		s, known := find(t, system), 0
-		for _, m := range meetings() {
-			a := semantics.Binding{Proto: m.proto, State: m.state, Addr: m.first, V6Only: m.only1, User: 1000, Dialed: m.dialed}
-			b := semantics.Binding{Proto: m.proto, State: semantics.Bound, Addr: m.second, V6Only: m.only2, User: 1001}
-			if m.same {
-				b.User = a.User
-			}
-			row, is := meet(a, b), s.Bind(a, b).Evidence.Kind == semantics.Measured
-			restart := system != "linux" && m.state >= semantics.Established && !m.dialed && row.first.Is4() && (row.second == row.first || row.second == netip.IPv4Unspecified())
-			switch {
-			case !is:
-				assert.False(t, measured[row] && !a.Addr.Is4In6() && !b.Addr.Is4In6(), "%s: a row has %+v", system, row)
-			case !restart:
-				known++
-				assert.True(t, measured[row], "%s: no row has %+v", system, row)
+		for _, state := range tt.states {
+			for _, addr := range addrs {
+				for _, same := range []bool{false, true} {
+					pair := row{first: parse(t, state+" "+addr[0]), second: parse(t, addr[1])}.pair(same)
+					if s.Bind(pair[0], pair[1]).Evidence.Kind == semantics.Measured {
+						known++
+						assert.True(t, measured[pair], "%s: no row has %s %v, same user: %v", system, state, addr, same)
+					}
+				}
 			}
 		}
 		assert.Positive(t, known, system)
 	}
 }
 
-// meetings are all that the rules can be asked about, but for the options.
-func meetings() (list []meeting) {
-	var addrs []meeting
-	ips := []string{"192.0.2.1", "192.0.2.2", "0.0.0.0", "224.1.2.3", "224.1.2.4", "::", "::1", "::2", "ff02::1", "::ffff:127.0.0.1", "::ffff:0.0.0.0"}
-	for i := range 4 * len(ips) * len(ips) {
-		m := meeting{first: netip.MustParseAddr(ips[i/4/len(ips)]), second: netip.MustParseAddr(ips[i/4%len(ips)]), only1: i&1 != 0, only2: i&2 != 0}
-		if six := func(ip netip.Addr) bool { return ip.Is6() && !ip.Is4In6() }; (!m.only1 || six(m.first)) && (!m.only2 || six(m.second)) {
-			addrs = append(addrs, m)
-		}
+// pair returns the bindings without what the evidence does not depend on.
+func (r row) pair(same bool) [2]semantics.Binding {
+	r.first.Options, r.second.Options = 0, 0
+	r.first.V6Only, r.second.V6Only = r.first.V6Only && r.first.Addr.IsUnspecified(), r.second.V6Only && r.second.Addr.IsUnspecified()
+	if r.first.State >= semantics.Established {
+		r.first.Addr = r.first.Addr.Unmap() // an IPv4 connection, whichever socket has it
 	}
-	for _, m := range addrs {
-		for _, m.same = range []bool{false, true} {
-			for m.state = semantics.Bound; m.state <= semantics.CloseWait; m.state++ {
-				m.proto, m.dialed = semantics.TCP, false
-				list = append(list, m)
-				if m.state >= semantics.Established {
-					m.dialed = true
-					list = append(list, m)
-				}
-				if m.state == semantics.Bound || m.state == semantics.Established { // what UDP has
-					m.proto = semantics.UDP
-					list = append(list, m)
-				}
-			}
-		}
-	}
-	return list
+	r.second.Proto, r.second.State = r.first.Proto, semantics.Bound
+	r.first.User, r.second.User = 1, map[bool]int{true: 1, false: 2}[same]
+	return [2]semantics.Binding{r.first, r.second}
 }
