@@ -96,7 +96,7 @@ func Usable(list []Pair) ([]Pair, map[semantics.Binding]error) {
 	for _, address := range Addresses {
 		b := address
 		b.Proto = semantics.UDP
-		s, err := open(b, 0)
+		s, err := Open(b, 0)
 		if err == nil {
 			err = syscall.Close(s)
 		}
@@ -115,7 +115,7 @@ func Usable(list []Pair) ([]Pair, map[semantics.Binding]error) {
 // "b:bind:EADDRINUSE", "b:listen:...", "b:set-lb:...". An error is about the measurement,
 // not about the socket.
 func Bind(b semantics.Binding, port uint16) (outcome string, err error) {
-	s, err := open(b, port)
+	s, err := Open(b, port)
 	if err != nil {
 		return failed("b", err)
 	}
@@ -129,7 +129,7 @@ func Measure(p Pair, bind func(b semantics.Binding, port uint16) (string, error)
 	if err != nil {
 		return "", fmt.Errorf("no free port: %w", err)
 	}
-	s, err := open(p[0], port)
+	s, err := Open(p[0], port)
 	if err != nil {
 		return failed("a", err)
 	}
@@ -155,9 +155,9 @@ func freePort(proto semantics.Proto) (uint16, error) {
 	return uint16(l.Addr().(*net.TCPAddr).Port), l.Close()
 }
 
-// open makes a socket, sets its options, binds it, and listens if the binding says so. Its
+// Open makes a socket, sets its options, binds it, and listens if the binding says so. Its
 // error is an os.SyscallError with the step that failed.
-func open(b semantics.Binding, port uint16) (handle, error) {
+func Open(b semantics.Binding, port uint16) (handle, error) {
 	family, kind := syscall.AF_INET, syscall.SOCK_STREAM
 	var to syscall.Sockaddr = &syscall.SockaddrInet6{Port: int(port), Addr: b.Addr.As16()}
 	if b.Addr.Is4() {
