@@ -65,12 +65,7 @@ func TestLastRowCounts(t *testing.T) {
 		rows, _ := binds(s, me)
 		for _, a := range sets(s) {
 			for _, b := range sets(s) {
-				var found []string
-				for _, r := range rows {
-					if slices.ContainsFunc(r.options, func(o optionPair) bool { return o.within(optionPair{a, b}) }) {
-						found = r.cells
-					}
-				}
+				found := lastWithin(rows, optionPair{a, b})
 				for i, at := range slices.Concat(pairs4, pairs6) {
 					want, _ := bind(s, at, optionPair{a, b}, me)
 					require.Equal(t, want, found[i], "%v %v %v %v", s, at, a, b)

@@ -144,14 +144,14 @@ func bind(s semantics.System, at addressPair, o optionPair, user int) (text stri
 	return text, answers
 }
 
-// A row is the option pairs that have the same cells.
+// A row is the cells for a pair of options.
 type row struct {
-	options []optionPair
+	options optionPair
 	cells   []string
 }
 
-// binds works out a system's rows, so that a pair of options belongs to the last row
-// that has a pair within it. It also returns all answers.
+// binds works out a system's rows, so that the last row whose options are within a pair of
+// options is also about that pair. It also returns all answers.
 func binds(s semantics.System, user int) (rows []row, answers []semantics.Answer) {
 	var all []optionPair
 	for _, a := range sets(s) {
@@ -167,23 +167,21 @@ func binds(s semantics.System, user int) (rows []row, answers []semantics.Answer
 			text, of := bind(s, at, p, user)
 			cells, answers = append(cells, text), append(answers, of...)
 		}
-		last := -1
-		for i, r := range rows {
-			if slices.ContainsFunc(r.options, func(q optionPair) bool { return q.within(p) }) {
-				last = i
-			}
-		}
-		if last >= 0 && slices.Equal(rows[last].cells, cells) {
-			continue
-		}
-		i := slices.IndexFunc(rows[last+1:], func(r row) bool { return slices.Equal(r.cells, cells) })
-		if i < 0 {
-			rows = append(rows, row{[]optionPair{p}, cells})
-		} else {
-			rows[last+1+i].options = append(rows[last+1+i].options, p)
+		if !slices.Equal(lastWithin(rows, p), cells) {
+			rows = append(rows, row{p, cells})
 		}
 	}
 	return rows, answers
+}
+
+// lastWithin returns the cells of the last row that is about a pair of options.
+func lastWithin(rows []row, p optionPair) (cells []string) {
+	for _, r := range rows {
+		if r.options.within(p) {
+			cells = r.cells
+		}
+	}
+	return cells
 }
 
 // userTables are a system's tables for a second bind of a user, "" if all is unverified.
@@ -203,11 +201,7 @@ func userTables(s semantics.System, user int) (text string, answers []semantics.
 		}
 		var lines [][]string
 		for _, r := range rows {
-			var name []string
-			for _, o := range r.options {
-				name = append(name, o.String())
-			}
-			lines = append(lines, append([]string{strings.Join(name, "; ")}, r.cells[i*len(pairs4):][:len(pairs)]...))
+			lines = append(lines, append([]string{r.options.String()}, r.cells[i*len(pairs4):][:len(pairs)]...))
 		}
 		text += table(heading, lines) + "\n\n"
 	}
