@@ -142,7 +142,7 @@ func linux38() System {
 	s.bind = func(a, b Binding) Answer {
 		return linuxBind(a, b).knownBy(Evidence{Source, "inet_csk_bind_conflict, udp_lib_lport_inuse in 3.0.27 and 3.4"})
 	}
-	s.assignsPort, s.detour = nil, nil
+	s.detour = nil
 	s.facts = []Fact{
 		{Closing, "Connections in a closed listener's accept queue are reset.", later},
 		sameTuple("EADDRNOTAVAIL", later),
@@ -154,7 +154,9 @@ func linux38() System {
 
 // android: GOOS=android runs Linux kernels.
 func android() System {
-	s := linux().inferred("android", "Android", Evidence{Inferred, "from Linux, whose kernel it is"})
+	from := Evidence{Inferred, "from Linux, whose kernel it is"}
+	s := linux().inferred("android", "Android", from)
+	s.assignsPort = func(a, b Binding) Answer { return linuxAssigns(a, b).knownBy(from) }
 	for i := range s.facts {
 		if s.facts[i].Topic == Security {
 			s.facts[i].Text += " Each app is a user. SO_REUSEPORT never shares between apps, SO_REUSEADDR on UDP does."

@@ -61,7 +61,7 @@ func goBind(a, b Binding) Answer {
 
 func js() System {
 	return System{
-		name: "js", title: "js", bind: goBind, traffic: unknownTraffic,
+		name: "js", title: "js", bind: goBind,
 		facts: []Fact{{Security, "The network is inside the process. There are no options, and package net never calls a Control function.", Evidence{Measured, "go1.26.8"}}},
 	}
 }
@@ -74,14 +74,10 @@ func wasip1() System {
 
 func plan9() System {
 	return System{
-		name: "plan9", title: "Plan 9", traffic: unknownTraffic,
+		name: "plan9", title: "Plan 9",
 		bind: func(Binding, Binding) Answer {
 			return notKnown("unverified", "The kernel's rule is unverified.")
 		},
 		facts: []Fact{{Security, "There are no socket options, and package net never calls a Control function.", Evidence{Source, "net/ipsock_plan9.go"}}},
 	}
-}
-
-func unknownTraffic(destination, []Binding) Traffic {
-	return Traffic{Rule: Rule{"unverified", "Unverified."}}
 }

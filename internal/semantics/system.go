@@ -11,8 +11,8 @@ type System struct {
 	name, title string
 	options     []optionData
 	bind        func(first, second Binding) Answer
-	traffic     func(to destination, sharing []Binding) Traffic
-	assignsPort func(first, second Binding) Answer // nil: unverified
+	traffic     func(to destination, sharing []Binding) Traffic // nil: unverified
+	assignsPort func(first, second Binding) Answer              // nil: unverified
 	facts       []Fact
 	detour      func(Binding) bool // whether another user gets traffic by several binds; nil: never
 }
@@ -81,15 +81,16 @@ func (s System) Name() string { return s.name }
 // String returns the name for display, with the versions.
 func (s System) String() string { return s.title }
 
-// inferred returns a system whose rules and facts are those of s.
+// inferred returns a system whose rules and facts are those of s, but for port 0.
 func (s System) inferred(name, title string, from Evidence) System {
-	bind, traffic, assignsPort := s.bind, s.traffic, s.assignsPort
-	s.name, s.title = name, title
+	bind, traffic := s.bind, s.traffic
+	s.name, s.title, s.assignsPort = name, title, nil
 	s.bind = func(a, b Binding) Answer { return bind(a, b).knownBy(from) }
-	s.assignsPort = func(a, b Binding) Answer { return assignsPort(a, b).knownBy(from) }
 	s.traffic = func(to destination, sharing []Binding) Traffic {
 		t := traffic(to, sharing)
-		t.Evidence = from
+		if t.Evidence.Kind != Unknown {
+			t.Evidence = from
+		}
 		return t
 	}
 	for i := range s.options {

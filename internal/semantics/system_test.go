@@ -42,29 +42,6 @@ func TestOn(t *testing.T) {
 	}
 }
 
-// The options that exist, and what they are called.
-func TestOptions(t *testing.T) {
-	t.Parallel()
-	for names, want := range map[string]string{
-		"linux android openbsd netbsd dragonfly aix": "SO_REUSEADDR SO_REUSEPORT", "linux-3.8": "SO_REUSEADDR",
-		"freebsd freebsd-14": "SO_REUSEADDR SO_REUSEPORT SO_REUSEPORT_LB", "darwin ios": "SO_REUSEADDR SO_REUSEPORT SO_REUSESHAREUID",
-		"windows": "SO_REUSEADDR SO_EXCLUSIVEADDRUSE", "illumos": "SO_REUSEADDR SO_EXCLBIND",
-		"solaris solaris-11.4": "SO_REUSEADDR SO_REUSEPORT SO_EXCLBIND", "js wasip1 plan9": "",
-	} {
-		for name := range strings.FieldsSeq(names) {
-			s := find(t, name)
-			var names []string
-			for _, o := range s.Options().List() {
-				names = append(names, s.OptionName(o))
-				_, known := s.OptionSince(o)
-				assert.NotEqual(t, semantics.Unknown, known.Kind, "%s %v", name, o)
-			}
-			assert.Equal(t, want, strings.Join(names, " "), name)
-			assert.Len(t, s.Subsets(), 1<<len(names), name)
-		}
-	}
-}
-
 // A question that has no answer, and one about an option that is not there.
 func TestInvalidQuestions(t *testing.T) {
 	t.Parallel()
@@ -150,17 +127,5 @@ func TestImplied(t *testing.T) {
 			}
 			assert.Equal(t, want, [2]string{strings.Join(lb, " "), strings.Join(exclusive, " ") + " " + strings.Join(connected, "")}, name)
 		}
-	}
-}
-
-func TestStrings(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct{ is, want string }{
-		{semantics.TCP.String(), "tcp"}, {semantics.UDP.String(), "udp"}, {semantics.FinWait2.String(), "fin-wait-2"},
-		{semantics.Options(0).String(), "-"}, {(semantics.LB | semantics.Excl | semantics.ShareUID).String(), "lb+excl+shareuid"},
-		{semantics.Unknown.String(), "unverified"}, {semantics.Spread.String(), "spread"},
-		{semantics.Evidence{Kind: semantics.Source, Reference: "in_pcb.c"}.String(), "source: in_pcb.c"}, {semantics.Evidence{}.String(), "unverified"},
-	} {
-		assert.Equal(t, tt.want, tt.is)
 	}
 }

@@ -3,20 +3,15 @@ package semantics
 import "net/netip"
 
 // A Way is how several bindings share the traffic of one address.
-type Way uint8
+type Way string
 
 // The ways.
 const (
-	None   Way = iota // no binding gets it
-	One               // one binding gets everything
-	Spread            // each gets a share, by a hash of the addresses and ports
-	Copies            // each gets a copy of every datagram
+	None   Way = "none"   // no binding gets it
+	One    Way = "one"    // one binding gets everything
+	Spread Way = "spread" // each gets a share, by a hash of the addresses and ports
+	Copies Way = "copies" // each gets a copy of every datagram
 )
-
-// String returns the way in words, such as "spread".
-func (w Way) String() string {
-	return map[Way]string{None: "none", One: "one", Spread: "spread", Copies: "copies"}[w]
-}
 
 // Traffic is which bindings get new connections, or datagrams of peers that no socket is
 // connected to. If Evidence.Kind is Unknown, Way and To have no meaning.
@@ -46,6 +41,9 @@ func (s System) Traffic(to netip.Addr, sharing []Binding) Traffic {
 		}
 		proto = b.Proto
 		clean[i] = b.unmapped()
+	}
+	if s.traffic == nil {
+		return Traffic{Rule: Rule{"unverified", "Unverified."}}
 	}
 	t := s.traffic(destination{to, proto}, clean)
 	if len(t.To) == 0 {

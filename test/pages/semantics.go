@@ -120,7 +120,7 @@ func traffic() string {
 				continue
 			}
 			t := s.Traffic(c.to.Addr, []semantics.Binding{b, b, b})
-			way := t.Way.String()
+			way := string(t.Way)
 			if t.Way == semantics.One {
 				way = []string{"oldest", "", "newest"}[t.To[0]]
 			}
