@@ -37,9 +37,18 @@ const tries = 3
 
 var letters = map[string]string{"addr": "A", "port": "P", "lb": "L", "excl": "E", "shareuid": "U"}
 
+// names are those that the rows have for the addresses.
 var names = map[semantics.Binding]string{
 	measure.Specific: "specific", measure.Specific2: "specific2", measure.Wildcard: "wildcard", measure.Multicast: "multicast",
 	measure.Dual: "wildcard6", measure.Wildcard6: "wildcard6only", measure.Specific6: "specific6",
+}
+
+// addresses are the pairs of addresses.
+var addresses = []measure.Pair{
+	{measure.Specific, measure.Specific}, {measure.Wildcard, measure.Specific}, {measure.Specific, measure.Wildcard},
+	{measure.Wildcard, measure.Wildcard}, {measure.Multicast, measure.Multicast}, {measure.Specific, measure.Specific2},
+	{measure.Dual, measure.Wildcard}, {measure.Wildcard, measure.Dual}, {measure.Wildcard6, measure.Wildcard},
+	{measure.Dual, measure.Dual}, {measure.Dual, measure.Specific}, {measure.Specific6, measure.Dual},
 }
 
 // A row is what became of a pair, and what should have by the rules.
@@ -109,10 +118,10 @@ func matrix(name string) (s semantics.System, rows []row, err error) {
 	if err != nil {
 		return s, nil, err
 	}
-	all := measure.Pairs(s)
+	all := measure.Pairs(s, addresses)
 	pairs := all
 	if name == "" {
-		if pairs, _ = measure.Usable(all); len(pairs) == 0 {
+		if pairs = measure.Usable(all); len(pairs) == 0 {
 			return s, nil, errors.New("nothing can be bound here")
 		}
 		if n := len(all) - len(pairs); n > 0 {

@@ -44,31 +44,9 @@ func on(ip string) semantics.Binding { return semantics.Binding{Addr: netip.Must
 // A Pair is two bindings of one port. In state Listening each listens after its bind.
 type Pair [2]semantics.Binding
 
-// Pairs returns the pairs that the tables of rows have: twelve of addresses, with
-// every set of the system's options on each, for TCP bound and listening and for
-// UDP. On Linux they are 576.
-func Pairs(s semantics.System) []Pair {
-	return pairs(s, []Pair{
-		{Specific, Specific}, {Wildcard, Specific}, {Specific, Wildcard}, {Wildcard, Wildcard},
-		{Multicast, Multicast}, {Specific, Specific2},
-		{Dual, Wildcard}, {Wildcard, Dual}, {Wildcard6, Wildcard}, {Dual, Dual},
-		{Dual, Specific}, {Specific6, Dual},
-	})
-}
-
-// AllPairs returns the pairs of every address with every address. On Linux they
-// are 3,888.
-func AllPairs(s semantics.System) []Pair {
-	var all []Pair
-	for _, a := range Addresses {
-		for _, b := range Addresses {
-			all = append(all, Pair{a, b})
-		}
-	}
-	return pairs(s, all)
-}
-
-func pairs(s semantics.System, addresses []Pair) (list []Pair) {
+// Pairs returns pairs of addresses with every set of the system's options on each socket,
+// for TCP bound and listening and for UDP.
+func Pairs(s semantics.System, addresses []Pair) (list []Pair) {
 	for _, kind := range []semantics.Binding{
 		{Proto: semantics.TCP, State: semantics.Bound},
 		{Proto: semantics.TCP, State: semantics.Listening},
@@ -88,27 +66,22 @@ func pairs(s semantics.System, addresses []Pair) (list []Pair) {
 	return list
 }
 
-// Usable returns the pairs whose addresses a socket can be bound to here, and
-// for each other address why not: there is no IPv6, 127.0.0.2 is not configured,
-// IPv6 sockets never take IPv4. An address that only TCP refuses is usable.
-func Usable(list []Pair) ([]Pair, map[semantics.Binding]error) {
-	missing := map[semantics.Binding]error{}
+// Usable returns the pairs whose addresses a socket can be bound to here. It leaves out those
+// of IPv6 without IPv6, 127.0.0.2 where it is not configured, and IPv6 sockets that take
+// IPv4 where none do. An address that only TCP refuses is usable.
+func Usable(list []Pair) []Pair {
+	usable := map[semantics.Binding]bool{}
 	for _, address := range Addresses {
 		b := address
 		b.Proto = semantics.UDP
-		s, err := Open(b, 0)
-		if err == nil {
-			err = syscall.Close(s)
-		}
-		if err != nil {
-			missing[address] = err
-		}
+		outcome, err := Bind(b, 0)
+		usable[address] = err == nil && outcome == "ok"
 	}
 	return slices.DeleteFunc(slices.Clone(list), func(p Pair) bool {
 		return slices.ContainsFunc(p[:], func(b semantics.Binding) bool {
-			return missing[semantics.Binding{Addr: b.Addr, V6Only: b.V6Only}] != nil
+			return !usable[semantics.Binding{Addr: b.Addr, V6Only: b.V6Only}]
 		})
-	}), missing
+	})
 }
 
 // Bind binds and closes the second socket of a pair. The outcome is "ok",

@@ -96,6 +96,17 @@ func system(t testing.TB) (s semantics.System, release string) {
 	return s, release
 }
 
+// allPairs are every address with every other.
+func allPairs(s semantics.System) []measure.Pair {
+	var addresses []measure.Pair
+	for _, a := range measure.Addresses {
+		for _, b := range measure.Addresses {
+			addresses = append(addresses, measure.Pair{a, b})
+		}
+	}
+	return measure.Pairs(s, addresses)
+}
+
 // deviates says that a kernel is known not to follow its rules for a pair.
 func deviates(release string, p measure.Pair) bool {
 	// Debian's 6.1.170 and 6.1.192 admit it in 21 of the cases.
@@ -151,8 +162,8 @@ func TestRules(t *testing.T) {
 				return
 			}
 			second, user := start(t)
-			list, missing := measure.Usable(measure.AllPairs(s))
-			t.Logf("not measured: %v", missing)
+			all := allPairs(s)
+			list := measure.Usable(all)
 			require.NotEmpty(t, list)
 			differences, unknown, count, open := 0, 0, 0, 0
 			for i, p := range list {
@@ -173,8 +184,8 @@ func TestRules(t *testing.T) {
 				}
 			}
 			assert.Equal(t, open, descriptors(), "sockets that were left open")
-			t.Logf("%s %s: %d pairs measured, %d without a rule, %d differ", s, release, count, unknown, differences)
-			if runtime.GOOS == "linux" && len(missing) == 0 && !testing.Short() {
+			t.Logf("%s %s: %d pairs measured, %d without a rule, %d differ, %d with an address that is missing", s, release, count, unknown, differences, len(all)-len(list))
+			if runtime.GOOS == "linux" && len(all) == len(list) && !testing.Short() {
 				assert.Equal(t, 3888, count)
 				assert.Zero(t, unknown)
 			}
@@ -188,13 +199,13 @@ func TestRules(t *testing.T) {
 //	go test -fuzz FuzzModel ./internal/measure
 func FuzzModel(f *testing.F) {
 	s, release := system(f)
-	all := measure.AllPairs(s)
+	all := allPairs(s)
 	for i := 0; i < len(all); i += 100 {
 		f.Add(uint16(i))
 	}
 	f.Fuzz(func(t *testing.T, i uint16) {
 		p := all[int(i)%len(all)]
-		if list, _ := measure.Usable([]measure.Pair{p}); len(list) == 0 || deviates(release, p) {
+		if len(measure.Usable([]measure.Pair{p})) == 0 || deviates(release, p) {
 			return
 		}
 		if is, want := measured(t, s, p, os.Geteuid(), os.Geteuid(), measure.Bind); want != "" {
@@ -216,9 +227,7 @@ func TestMeasure(t *testing.T) {
 				{listening(measure.Specific), listening(measure.Specific6)}, {udp(measure.Wildcard), udp(measure.Wildcard6)},
 			},
 		} {
-			usable, missing := measure.Usable(list)
-			t.Logf("not measured: %v", missing)
-			for _, p := range usable {
+			for _, p := range measure.Usable(list) {
 				got, err := measure.Measure(p, second)
 				require.NoError(t, err, "%v", p)
 				assert.Equal(t, want, got, "%v", p)

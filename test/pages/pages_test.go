@@ -62,12 +62,12 @@ func TestPageIsFresh(t *testing.T) {
 func TestLastRowCounts(t *testing.T) {
 	t.Parallel()
 	for _, s := range semantics.Systems() {
-		rows, _ := binds(s, me)
+		rows, _ := binds(s)
 		for _, a := range sets(s) {
 			for _, b := range sets(s) {
 				found := lastWithin(rows, optionPair{a, b})
 				for i, at := range slices.Concat(pairs4, pairs6) {
-					want, _ := bind(s, at, optionPair{a, b}, me)
+					want, _ := bind(s, at, optionPair{a, b})
 					require.Equal(t, want, found[i], "%v %v %v %v", s, at, a, b)
 				}
 			}

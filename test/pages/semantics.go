@@ -192,7 +192,7 @@ func portZero() string {
 
 func families(first, second semantics.Binding) string {
 	return byOptions([]optionPair{{}, {0, addr}}, func(s semantics.System, o optionPair) string {
-		text, _ := bind(s, addressPair{first, second}, o, me)
+		text, _ := bindAs(s, addressPair{first, second}, o, me)
 		return text
 	})
 }

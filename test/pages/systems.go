@@ -115,8 +115,19 @@ func cell(s semantics.System, set semantics.Options, a semantics.Answer) string 
 	return marked(outcome(a), a.Evidence)
 }
 
-// bind is the cell for two binds of any kind of socket, and the answers in it.
-func bind(s semantics.System, at addressPair, o optionPair, user int) (text string, answers []semantics.Answer) {
+// bind is the cell for two binds of any kind of socket, of one user and, after a slash, of
+// two users if that differs.
+func bind(s semantics.System, at addressPair, o optionPair) (text string, answers []semantics.Answer) {
+	text, answers = bindAs(s, at, o, me)
+	theirs, more := bindAs(s, at, o, other)
+	if theirs != text {
+		text += " / " + theirs
+	}
+	return text, append(answers, more...)
+}
+
+// bindAs is the cell for a user, and the answers in it.
+func bindAs(s semantics.System, at addressPair, o optionPair, user int) (text string, answers []semantics.Answer) {
 	if (o.a|o.b)&^s.Options() != 0 {
 		return "–", nil
 	}
@@ -152,7 +163,7 @@ type row struct {
 
 // binds works out a system's rows, so that the last row whose options are within a pair of
 // options is also about that pair. It also returns all answers.
-func binds(s semantics.System, user int) (rows []row, answers []semantics.Answer) {
+func binds(s semantics.System) (rows []row, answers []semantics.Answer) {
 	var all []optionPair
 	for _, a := range sets(s) {
 		for _, b := range sets(s) {
@@ -164,7 +175,7 @@ func binds(s semantics.System, user int) (rows []row, answers []semantics.Answer
 	for _, p := range all {
 		var cells []string
 		for _, at := range slices.Concat(pairs4, pairs6) {
-			text, of := bind(s, at, p, user)
+			text, of := bind(s, at, p)
 			cells, answers = append(cells, text), append(answers, of...)
 		}
 		if !slices.Equal(lastWithin(rows, p), cells) {
@@ -184,15 +195,20 @@ func lastWithin(rows []row, p optionPair) (cells []string) {
 	return cells
 }
 
-// userTables are a system's tables for a second bind of a user, "" if all is unverified.
-func userTables(s semantics.System, user int) (text string, answers []semantics.Answer) {
-	rows, answers := binds(s, user)
+// systemSection is the section about one system.
+func systemSection(s semantics.System) (text string) {
+	rows, answers := binds(s)
 	var known []semantics.Evidence
+	var rules []string
 	for _, a := range answers {
 		known = append(known, a.Evidence)
+		if item := "*" + a.Rule.Name + "*: " + a.Rule.Text; !slices.Contains(rules, item) {
+			rules = append(rules, item)
+		}
 	}
-	if references(known) == "" {
-		return "", answers
+	how := references(known)
+	if how == "" {
+		return "The result of a second bind is unverified."
 	}
 	for i, pairs := range [][]addressPair{pairs4, pairs6} {
 		heading := []string{"options"}
@@ -205,29 +221,5 @@ func userTables(s semantics.System, user int) (text string, answers []semantics.
 		}
 		text += table(heading, lines) + "\n\n"
 	}
-	return text + "<sub>" + references(known) + "</sub>\n\n", answers
-}
-
-// systemSection is the section about one system.
-func systemSection(s semantics.System) string {
-	mine, answers := userTables(s, me)
-	if mine == "" {
-		return "The result of a second bind is unverified."
-	}
-	theirs, more := userTables(s, other)
-	switch theirs {
-	case "":
-		theirs = "If the second bind is another user's: unverified."
-	case mine:
-		theirs = "Users make no difference."
-	default:
-		theirs = folded("If the second bind is another user's, who is not root", strings.TrimSpace(theirs))
-	}
-	var rules []string
-	for _, a := range append(answers, more...) {
-		if item := "*" + a.Rule.Name + "*: " + a.Rule.Text; !slices.Contains(rules, item) {
-			rules = append(rules, item)
-		}
-	}
-	return mine + theirs + "\n\n" + folded("The rules that decide", list(rules))
+	return text + "<sub>" + how + "</sub>\n\n" + folded("The rules that decide", list(rules))
 }
