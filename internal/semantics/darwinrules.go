@@ -14,11 +14,11 @@ func darwinUser(a, b Binding) bool {
 	return !a.wildcard() || !b.wildcard() || !b.v4() && !a.Options.Has(Port)
 }
 
-func darwin() System {
+func darwin(name, title string) System {
 	known := Evidence{Source, "bsd/netinet/in_pcb.c, xnu-11417.101.15 (macOS 15.4)"}
 	bind := Evidence{Source, "bsd/netinet/in_pcb.c in_pcbbind, xnu-11417.101.15 (macOS 15.4)"}
 	return System{
-		name: "darwin", title: "macOS",
+		name: name, title: title,
 		options: append(bsdOptions(), optionData{ShareUID, "SO_REUSESHAREUID", "10.5", Evidence{Source, "xnu-1228"}}),
 		bind:    bsdRules{evidence: always(bind), user: darwinUser, finds: dualFinds, group: addrIsPort}.bind,
 		traffic: func(to destination, sharing []Binding) Traffic {
@@ -36,10 +36,4 @@ func darwin() System {
 			{Late, "An option of a bound socket counts as it is set when the next socket binds.", known},
 		},
 	}
-}
-
-func ios() System {
-	s := darwin()
-	s.name, s.title = "ios", "iOS"
-	return s
 }

@@ -18,6 +18,6 @@
 // The tests compare the rules with all rows in testdata, which were measured on
 // kernels or read in their sources. Package measure compares them with the kernel that
 // the tests run on. TestEveryMutantIsKilled shows that the tests notice a change of any
-// single clause. Package implied works out where the fields of package reuse can keep
-// their promise.
+// single clause. [System.Balances] and [System.Exclusive] derive from the rules where the
+// fields of package reuse can keep their promise.
 package semantics

@@ -4,8 +4,10 @@ package semantics
 // inet/udp/udp.c. Only the options of the binding socket matter, except SO_EXCLBIND,
 // which counts on either. Users never matter.
 
+var illumosSource = Evidence{Source, "usr/src/uts/common/inet/tcp/tcp_bind.c tcp_bindi, inet/udp/udp.c udp_do_bind, 39707ee3"}
+
 func illumosBind(a, b Binding) Answer {
-	known := Evidence{Source, "usr/src/uts/common/inet/tcp/tcp_bind.c tcp_bindi, inet/udp/udp.c udp_do_bind, 39707ee3"}
+	known := illumosSource
 	same := a.Addr == b.Addr
 	switch {
 	case illumosExclusive(a, b):
@@ -44,7 +46,7 @@ func illumosTraffic(to destination, sharing []Binding) Traffic {
 }
 
 func illumos() System {
-	known := Evidence{Source, "usr/src/uts/common/inet/tcp/tcp_bind.c tcp_bindi, inet/udp/udp.c udp_do_bind, 39707ee3"}
+	known := illumosSource
 	return System{
 		name: "illumos", title: "illumos",
 		options: []optionData{

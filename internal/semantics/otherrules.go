@@ -59,17 +59,12 @@ func goBind(a, b Binding) Answer {
 	return answer("EADDRINUSE", "same address", "Only a bind to the same address fails, and a wildcard counts as an address of its own.", known)
 }
 
-func js() System {
+// fakeNetwork is a system whose network is inside the process.
+func fakeNetwork(name string) System {
 	return System{
-		name: "js", title: "js", bind: goBind,
+		name: name, title: name, bind: goBind,
 		facts: []Fact{{Security, "The network is inside the process. There are no options, and package net never calls a Control function.", Evidence{Measured, "go1.26.8"}}},
 	}
-}
-
-func wasip1() System {
-	s := js()
-	s.name, s.title = "wasip1", "wasip1"
-	return s
 }
 
 func plan9() System {

@@ -29,8 +29,8 @@ type optionData struct {
 func Systems() []System {
 	return []System{
 		linux(), android(), linux38(),
-		freebsd(), freebsd14(), openbsd(), netbsd(), dragonfly(), darwin(), ios(),
-		windows(), illumos(), solaris114(), solaris(), aix(), js(), wasip1(), plan9(),
+		freebsd(), freebsd14(), openbsd(), netbsd(), dragonfly(), darwin("darwin", "macOS"), darwin("ios", "iOS"),
+		windows(), illumos(), solaris114(), solaris(), aix(), fakeNetwork("js"), fakeNetwork("wasip1"), plan9(),
 	}
 }
 

@@ -13,8 +13,6 @@ import (
 	"os"
 	"strings"
 	"text/template"
-
-	"example.com/reuse/internal/semantics"
 )
 
 //go:embed semantics.md.tmpl
@@ -24,18 +22,15 @@ var semanticsTemplate string
 var functions = template.FuncMap{
 	"options": options, "promises": promises, "traffic": traffic, "restart": restart, "portZero": portZero,
 	"families": families, "multicast": multicast, "security": security, "facts": facts,
-	"systems":  func() []group { return grouped(systemSection) },
-	"wildcard": func() semantics.Binding { return wildcard },
-	"dual":     func() semantics.Binding { return dual },
-	"me":       func() int { return me },
-	"other":    func() int { return other },
 }
 
 func semanticsPage() (string, error) {
 	var page strings.Builder
 	t, err := template.New("").Funcs(functions).Parse(semanticsTemplate)
 	if err == nil {
-		err = t.Execute(&page, nil)
+		err = t.Execute(&page, map[string]any{
+			"systems": grouped(systemSection), "wildcard": wildcard, "dual": dual, "me": me, "other": other,
+		})
 	}
 	return strings.TrimRight(page.String(), "\n") + "\n", err
 }

@@ -111,7 +111,7 @@ func traffic() string {
 		heading = append(heading, c.heading)
 	}
 	texts := map[string]string{} // by system
-	return perSystem(heading, func(s semantics.System) (cells []string) {
+	text := perSystem(heading, func(s semantics.System) (cells []string) {
 		for _, c := range traffics {
 			b := socket(c.kind, c.at, c.o, me)
 			second := s.Bind(b, b)
@@ -134,18 +134,14 @@ func traffic() string {
 			}
 		}
 		return cells
-	}) + "\n\n" + folded("In words", perSystemText(func(s semantics.System) string {
-		return cmp.Or(texts[s.Name()], " Two sockets cannot have the same unicast address.")
-	}))
-}
-
-// perSystemText lists texts. Systems with the same text share one.
-func perSystemText(text func(semantics.System) string) string {
+	})
 	var items []string
-	for _, g := range grouped(text) {
-		items = append(items, "**"+g.Titles()+"**:"+g.Text)
+	for _, g := range grouped(func(s semantics.System) string { return texts[s.Name()] }) {
+		if g.Text != "" {
+			items = append(items, "**"+g.Titles()+"**:"+g.Text)
+		}
 	}
-	return list(items)
+	return text + "\n\n" + folded("In words", list(items))
 }
 
 // byOptions is a table with a column for each pair of options that two sockets set.
@@ -230,7 +226,7 @@ func taken(s semantics.System, first, second semantics.Binding, user int) string
 		t := s.Traffic(specific.Addr, []semantics.Binding{a, b})
 		known = append(known, t.Evidence)
 		larger := slices.ContainsFunc(by, func(name string) bool { return strings.Contains(names(o), name) || name == names(0) })
-		if t.Evidence.Kind != semantics.Unknown && slices.Contains(t.To, 1) && !larger {
+		if slices.Contains(t.To, 1) && !larger {
 			by = append(by, names(o))
 		}
 	}

@@ -142,8 +142,6 @@ func bindAs(s semantics.System, at addressPair, o optionPair, user int) (text st
 		text = tcp
 	case tcp == udp && udp == "yes" && listening == "no":
 		text = "unless listening"
-	case tcp == listening && tcp == "no" && udp == "yes":
-		text = "UDP only"
 	case tcp == listening:
 		text = "TCP " + tcp + ", UDP " + udp
 	default:
