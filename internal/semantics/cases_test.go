@@ -68,9 +68,11 @@ func parse(t testing.TB, words string) semantics.Binding {
 			b.State = state
 		case word == "udp":
 			b.Proto = semantics.UDP
-		case word == "tcp": // the default
+		case strings.HasSuffix(word, "tcp"): // the default; mptcp makes no difference
 		case word == "dialed":
 			b.Dialed = true
+		case word == "connected":
+			b.State, b.Dialed = semantics.Established, true
 		case word == "dual":
 			b.Addr = netip.IPv6Unspecified()
 		case isUser:
@@ -79,7 +81,9 @@ func parse(t testing.TB, words string) semantics.Binding {
 		case err == nil:
 			b.Port = uint16(number)
 		case strings.ContainsAny(word, ".:"):
-			b.Addr, b.V6Only = netip.MustParseAddr(word), word == "::"
+			ip, dual := strings.CutSuffix(word, "/dual")
+			b.Addr = netip.MustParseAddr(ip)
+			b.V6Only = b.Addr.Is6() && !b.Addr.Is4In6() && !dual
 		default:
 			b.Options = options(t, word)
 		}

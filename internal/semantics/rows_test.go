@@ -1,7 +1,6 @@
 package semantics_test
 
 import (
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -22,23 +21,7 @@ type row struct {
 	names         string
 }
 
-// binding reads an address by its name in the rows.
-func binding(t testing.TB, proto, name string) semantics.Binding {
-	t.Helper()
-	ip, ok := map[string]string{
-		"specific": "127.0.0.1", "specific2": "127.0.0.2", "wildcard": "0.0.0.0", "multicast": "224.1.2.3", "multicast2": "224.1.2.4",
-		"wildcard6": "::", "wildcard6only": "::", "specific6": "::1", "specific6-dual": "::1",
-		"mapped": "::ffff:127.0.0.1", "mapped-wildcard": "::ffff:0.0.0.0",
-	}[name]
-	require.True(t, ok, name)
-	b := semantics.Binding{Proto: semantics.TCP, State: semantics.Bound, Addr: netip.MustParseAddr(ip), V6Only: name == "wildcard6only" || name == "specific6"}
-	if proto == "udp" {
-		b.Proto = semantics.UDP
-	}
-	return b // mptcp, tcp+mptcp: the kernels make no difference
-}
-
-// pairs reads a file of pairs.
+// pairs reads a file of pairs, see testdata/README.
 func pairs(t testing.TB, name string) (rows []row) {
 	t.Helper()
 	var group row
@@ -55,15 +38,13 @@ func pairs(t testing.TB, name string) (rows []row) {
 			for _, s := range f[1:] {
 				sets = append(sets, options(t, s))
 			}
-		case "rows", "version", "evidence", "note":
+		case "version", "evidence", "note":
 		default:
 			require.Len(t, f, 5+len(sets), line)
 			r := group
 			r.names, r.same = strings.Join(f[:5], " "), f[4] == "same"
-			r.first, r.second = binding(t, f[0], f[2]), binding(t, f[0], f[3])
+			r.first, r.second = parse(t, strings.Join(f[:3], " ")), parse(t, f[0]+" "+f[3])
 			if f[1] != "bound" {
-				r.first.Dialed = f[1] == "connected"
-				r.first.State = parse(t, strings.Replace(f[1], "connected", "established", 1)).State
 				r.second.State = semantics.Listening
 			}
 			for i, letters := range f[5:] {
@@ -217,7 +198,6 @@ func TestMeasuredHasRows(t *testing.T) {
 // pair returns the bindings without what the evidence does not depend on.
 func (r row) pair(same bool) [2]semantics.Binding {
 	r.first.Options, r.second.Options = 0, 0
-	r.first.V6Only, r.second.V6Only = r.first.V6Only && r.first.Addr.IsUnspecified(), r.second.V6Only && r.second.Addr.IsUnspecified()
 	if r.first.State >= semantics.Established {
 		r.first.Addr = r.first.Addr.Unmap() // an IPv4 connection, whichever socket has it
 	}
