@@ -49,44 +49,37 @@ func goBlocks(t testing.TB) (files, fragments []block) {
 	return files, fragments
 }
 
-// A module is a temporary one in which this tree can be imported.
-type module struct{ dir string }
-
-// newModule writes a file for each block, in a folder of its own.
-func newModule(t testing.TB, files []block) module {
+// write writes a block to a file of its own.
+func (b block) write(t testing.TB) (file string) {
 	t.Helper()
-	m := module{t.TempDir()}
-	write := func(name, text string) {
-		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(m.dir, name)), 0o755))
-		require.NoError(t, os.WriteFile(filepath.Join(m.dir, name), []byte(text), 0o600))
+	file = filepath.Join(t.TempDir(), "block.go")
+	require.NoError(t, os.WriteFile(file, []byte(b.text), 0o600))
+	return file
+}
+
+// goTool runs the go command in the tree. Only root, who may not skip, fetches what is
+// missing: a user without modules has no compiled packages either, and would be minutes at
+// it.
+func goTool(goos string, args ...string) ([]byte, error) {
+	cmd := exec.Command("go", args...)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "GOOS="+goos, "GOARCH="+runtime.GOARCH, "CGO_ENABLED=0", "GOWORK=off",
+		"GOFLAGS="+os.Getenv("GOFLAGS")+" -buildvcs=false")
+	if os.Geteuid() != 0 {
+		cmd.Env = append(cmd.Env, "GOPROXY=off")
 	}
-	tree, err := filepath.Abs(root)
-	require.NoError(t, err)
-	write("go.mod", fmt.Sprintf("module pages\n\ngo 1.25.0\nrequire example.com/reuse v0.0.0\nreplace example.com/reuse => %q\n", tree))
-	write("go.sum", read(t, "go.sum"))
-	for i, b := range files {
-		write(fmt.Sprintf("block%d/block.go", i), b.text)
-	}
-	if out, err := m.run(runtime.GOOS, "list", "-deps", "-f={{if .Error}}{{.Error}}{{end}}", "./..."); err != nil {
+	return cmd.CombinedOutput()
+}
+
+// needModules skips the test if this user has not downloaded what the tree requires.
+func needModules(t testing.TB) {
+	t.Helper()
+	if out, err := goTool(runtime.GOOS, "list", "-deps", "./handover/...", "./inuse"); err != nil {
 		if os.Geteuid() == 0 {
 			t.Fatalf("%v\n%s", err, out)
 		}
 		t.Skipf("this user has not downloaded what the tree requires: %v\n%s", err, out)
 	}
-	return m
-}
-
-// run calls the go command. Only root, who may not skip, fetches what is missing: a user
-// without modules has no compiled packages either, and would be minutes at it.
-func (m module) run(goos string, args ...string) ([]byte, error) {
-	cmd := exec.Command("go", args...)
-	cmd.Dir = m.dir
-	cmd.Env = append(os.Environ(), "GOOS="+goos, "GOARCH="+runtime.GOARCH, "CGO_ENABLED=0", "GOWORK=off",
-		"GOFLAGS="+os.Getenv("GOFLAGS")+" -mod=mod -buildvcs=false")
-	if os.Geteuid() != 0 {
-		cmd.Env = append(cmd.Env, "GOPROXY=off")
-	}
-	return cmd.CombinedOutput()
 }
 
 // Every complete file in the pages compiles and has nothing that go vet finds, here and on
@@ -95,14 +88,13 @@ func TestFilesCompile(t *testing.T) {
 	t.Parallel()
 	files, _ := goBlocks(t)
 	require.NotEmpty(t, files)
-	for i, b := range files {
-		t.Logf("block%d is %s", i, b.at)
+	needModules(t)
+	for _, b := range files {
 		assert.NotContains(t, b.text, "//go:build", "%s: it would be compiled nowhere", b.at)
-	}
-	m := newModule(t, files)
-	for _, goos := range []string{runtime.GOOS, "windows"} {
-		out, err := m.run(goos, "vet", "./...")
-		assert.NoError(t, err, "%s:\n%s", goos, out)
+		for _, goos := range []string{runtime.GOOS, "windows"} {
+			out, err := goTool(goos, "vet", b.write(t))
+			assert.NoError(t, err, "%s, %s:\n%s", b.at, goos, out)
+		}
 	}
 }
 

@@ -26,12 +26,12 @@ func TestReadmePrograms(t *testing.T) {
 	files, _ := goBlocks(t)
 	files = slices.DeleteFunc(files, func(b block) bool { return !strings.HasPrefix(b.at, "README.md,") })
 	require.Len(t, files, 1)
-	m := newModule(t, files) // fetches what it needs, which the namespace cannot
+	needModules(t) // fetches them, which the namespace cannot
 	if !testproc.Netns(t) {
 		return
 	}
 	server := filepath.Join(t.TempDir(), "server")
-	out, err := m.run("linux", "build", "-o", server, "./block0")
+	out, err := goTool("linux", "build", "-o", server, files[0].write(t))
 	require.NoError(t, err, "%s", out)
 	// start starts a server, and waits until it serves.
 	start := func() *exec.Cmd {
