@@ -44,6 +44,9 @@ func TestTables(t *testing.T) {
   AP   x   x  ok  ok
   tcp listening: 127.0.0.1 then 127.0.0.1; 0.0.0.0 then 127.0.0.1; `)
 	assert.Equal(t, 3, strings.Count(out, "\n   A "))
+	out, stderr, status = testproc.Run(t, testproc.Command(t, "-os", "linux", "-json"))
+	require.Equal(t, 0, status, stderr)
+	assert.Contains(t, out, `{"os":"linux","release":"","proto":"tcp","state":"listening","a_addr":"wildcard6only","b_addr":"wildcard","a_opts":[],"b_opts":["addr","port"],"same_uid":true,"outcome":"ok"}`)
 	for _, s := range semantics.Systems() {
 		cmd := testproc.Command(t, "-os", s.Name())
 		cmd.Env = append(cmd.Env, "COLUMNS=40")

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"os"
 	"strings"
 	"testing"
@@ -77,12 +76,4 @@ func TestOutputLost(t *testing.T) {
 	_, stderr, status := testproc.Run(t, cmd)
 	assert.Equal(t, 2, status)
 	assert.Contains(t, stderr, "no space left on device")
-}
-
-func TestText(t *testing.T) {
-	t.Parallel()
-	assert.Equal(t, "", fill("  ", "", 10))
-	assert.Equal(t, "one two\nthree", fill("", " one\n two three", 10))
-	assert.Equal(t, "  ██\n  longerthanten\n  a", fill("  ", "██ longerthanten a", 5))
-	assert.Equal(t, "reset", Reason(&net.OpError{Op: "read", Err: os.NewSyscallError("read", errors.New("reset"))}))
 }
