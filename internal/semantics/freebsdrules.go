@@ -64,7 +64,7 @@ func freebsdTraffic(upTo14 bool, known Evidence) func(to destination, sharing []
 		switch {
 		case len(group) > 0:
 			// The 257th binds and gets nothing.
-			return spread(group[:min(256, len(group))], known, "SO_REUSEPORT_LB group", "A hash of the peer's address and the ports chooses one of the SO_REUSEPORT_LB sockets on an address, before any other socket. A group has at most 256 sockets: the 257th binds and gets nothing (source).")
+			return Traffic{Way: Spread, To: group[:min(256, len(group))], Evidence: known, Rule: Rule{"SO_REUSEPORT_LB group", "A hash of the peer's address and the ports chooses one of the SO_REUSEPORT_LB sockets on an address, before any other socket. A group has at most 256 sockets: the 257th binds and gets nothing (source)."}}
 		case len(best(to.addr, sharing, inGroup, false)) > 0: // from 15 on only
 			return Traffic{Rule: Rule{"not listening", "Whether an SO_REUSEPORT_LB socket that does not listen yet is chosen is unverified."}}
 		}

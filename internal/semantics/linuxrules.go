@@ -81,7 +81,7 @@ func linuxTraffic(to destination, sharing []Binding) Traffic {
 	group := choose(sharing, func(b Binding) bool {
 		return ready(b) && b.Options.Has(Port) && b.Addr == last.Addr && b.V6Only == last.V6Only && b.User == last.User
 	})
-	return spread(group, known, "SO_REUSEPORT group", "A hash of the addresses and ports chooses one of the SO_REUSEPORT sockets of an address, family and user. TCP sockets join when they listen.")
+	return Traffic{Way: Spread, To: group, Evidence: known, Rule: Rule{"SO_REUSEPORT group", "A hash of the addresses and ports chooses one of the SO_REUSEPORT sockets of an address, family and user. TCP sockets join when they listen."}}
 }
 
 // linuxAssigns: TCP looks for a port that no socket overlaps, whatever the options. UDP

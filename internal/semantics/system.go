@@ -2,7 +2,6 @@ package semantics
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -38,16 +37,14 @@ func Systems() []System {
 // name of the system's present versions. "solaris" is Solaris before 11.4, because
 // a GOOS has no version, see On.
 func Find(name string) (System, error) {
-	all := Systems()
-	i := slices.IndexFunc(all, func(s System) bool { return s.name == name })
-	if i < 0 {
-		names := make([]string, len(all))
-		for i, s := range all {
-			names[i] = s.name
+	var names []string
+	for _, s := range Systems() {
+		if s.name == name {
+			return s, nil
 		}
-		return System{}, fmt.Errorf("no rules for a system %q; there are: %s", name, strings.Join(names, ", "))
+		names = append(names, s.name)
 	}
-	return all[i], nil
+	return System{}, fmt.Errorf("no rules for a system %q; there are: %s", name, strings.Join(names, ", "))
 }
 
 // On returns the running system, from its GOOS and the release and version of uname:

@@ -7,7 +7,6 @@ type Way string
 
 // The ways.
 const (
-	None   Way = "none"   // no binding gets it
 	One    Way = "one"    // one binding gets everything
 	Spread Way = "spread" // each gets a share, by a hash of the addresses and ports
 	Copies Way = "copies" // each gets a copy of every datagram
@@ -16,7 +15,7 @@ const (
 // Traffic is which bindings get new connections, or datagrams of peers that no socket is
 // connected to. If Evidence.Kind is Unknown, Way and To have no meaning.
 type Traffic struct {
-	Way      Way
+	Way      Way   // of several: no meaning if To has fewer
 	To       []int // indices of the bindings that get it
 	Rule     Rule
 	Evidence Evidence
@@ -45,11 +44,7 @@ func (s System) Traffic(to netip.Addr, sharing []Binding) Traffic {
 	if s.traffic == nil {
 		return Traffic{Rule: Rule{"unverified", "Unverified."}}
 	}
-	t := s.traffic(destination{to, proto}, clean)
-	if len(t.To) == 0 {
-		t.Way = None
-	}
-	return t
+	return s.traffic(destination{to, proto}, clean)
 }
 
 // choose returns the indices of the bindings for which ok holds.
@@ -92,15 +87,6 @@ func best(to netip.Addr, sharing []Binding, ok func(Binding) bool, dualLast bool
 // ready returns which bindings get traffic where a TCP socket must listen for it.
 func ready(to destination) func(Binding) bool {
 	return func(b Binding) bool { return to.proto == UDP || b.State == Listening }
-}
-
-// spread is the traffic of a group whose members each get a share.
-func spread(group []int, known Evidence, name, text string) Traffic {
-	way := Spread
-	if len(group) == 1 {
-		way = One
-	}
-	return Traffic{Way: way, To: group, Evidence: known, Rule: Rule{name, text}}
 }
 
 // copies is the traffic to a multicast address where every socket gets a copy.

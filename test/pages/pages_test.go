@@ -78,36 +78,27 @@ func TestLastRowCounts(t *testing.T) {
 // The tables in the package comment and in README say what the rules say.
 func TestTablesOfOptions(t *testing.T) {
 	t.Parallel()
-	// Each column: what the field is on a system, "" for nothing, and whether it is for every
+	// What the field of a column is on a system, "" for nothing, and whether it is for every
 	// socket.
-	columns := []func(semantics.System) (option string, all bool){
-		func(s semantics.System) (string, bool) {
-			return map[bool]string{true: "yes"}[s.Options().Has(addr)], true
-		},
-		func(s semantics.System) (string, bool) {
-			return map[bool]string{true: "yes"}[s.Options().Has(port)], true
-		},
-		func(s semantics.System) (string, bool) {
-			sockets := where(s, semantics.System.Balances)
-			if sockets == "nowhere" {
-				return "", false
-			}
-			return cmp.Or(s.OptionName(semantics.LB), s.OptionName(semantics.Port)), strings.HasPrefix(sockets, "every")
-		},
-		func(s semantics.System) (string, bool) {
-			sockets := where(s, semantics.System.Exclusive)
-			switch sockets {
-			case "nowhere":
-				return "", false
-			case "IPv4 address, IPv6 address":
-				return "a specific address", false
-			}
-			return cmp.Or(s.OptionName(semantics.Excl), "supported without an option"), strings.HasPrefix(sockets, "every")
-		},
-		func(s semantics.System) (string, bool) {
+	field := func(s semantics.System, column int) (option string, all bool) {
+		yes := func(is bool) string { return map[bool]string{true: "yes"}[is] }
+		balances, exclusive := where(s, semantics.System.Balances), where(s, semantics.System.Exclusive)
+		switch {
+		case column == 0:
+			return yes(s.Options().Has(addr)), true
+		case column == 1:
+			return yes(s.Options().Has(port)), true
+		case column == 2 && balances != "nowhere":
+			return cmp.Or(s.OptionName(semantics.LB), s.OptionName(semantics.Port)), strings.HasPrefix(balances, "every")
+		case column == 3 && exclusive == "IPv4 address, IPv6 address":
+			return "a specific address", false
+		case column == 3 && exclusive != "nowhere":
+			return cmp.Or(s.OptionName(semantics.Excl), "supported without an option"), strings.HasPrefix(exclusive, "every")
+		case column == 4:
 			name, _ := deferPort(s)
-			return map[bool]string{true: "yes"}[name != ""], true
-		},
+			return yes(name != ""), true
+		}
+		return "", false
 	}
 	systems := map[string]string{
 		"Linux, Android": "linux android", "FreeBSD": "freebsd freebsd-14", "DragonFly": "dragonfly", "illumos": "illumos", "AIX": "aix",
@@ -122,12 +113,12 @@ func TestTablesOfOptions(t *testing.T) {
 			if len(cells) != 6 || systems[cells[0]] == "" {
 				continue
 			}
-			for i, column := range columns {
+			for column, cell := range cells[1:] {
 				option, all := "", true
 				for name := range strings.FieldsSeq(systems[cells[0]]) {
 					s, err := semantics.Find(name)
 					require.NoError(t, err)
-					o, every := column(s)
+					o, every := field(s, column)
 					option, all = cmp.Or(o, option), all && every
 				}
 				want := option
@@ -142,7 +133,7 @@ func TestTablesOfOptions(t *testing.T) {
 				case !all:
 					want += nbsp + "[" // a note
 				}
-				assert.True(t, strings.HasPrefix(cells[i+1], want), "%s, %s, column %d: %s, not %s", file, cells[0], i+1, cells[i+1], want)
+				assert.True(t, strings.HasPrefix(cell, want), "%s, %s, column %d: %s, not %s", file, cells[0], column+1, cell, want)
 			}
 			count += strings.Count(systems[cells[0]], " ") + 1
 		}

@@ -14,8 +14,7 @@ import (
 func options() string {
 	since := func(s semantics.System, o semantics.Options) string {
 		if !s.Options().Has(o) {
-			b := socket(bound, wildcard, o, me)
-			return marked("no", s.Bind(b, b).Evidence)
+			return "no" + nbsp + mark(semantics.Source)
 		}
 		version, known := s.OptionSince(o)
 		if version == "" {
@@ -72,17 +71,14 @@ func where(s semantics.System, holds func(semantics.System, semantics.Binding) b
 		{":: dual", semantics.Binding{State: semantics.Listening, Addr: dual.Addr}},
 		{"dialed", semantics.Binding{State: semantics.Established, Addr: ipv4, Dialed: true}},
 	} {
-		var protos []string
+		var protos string
 		for _, of.Proto = range []semantics.Proto{semantics.TCP, semantics.UDP} {
 			if holds(s, of.Binding) {
-				protos = append(protos, strings.ToUpper(of.Proto.String()))
+				protos += strings.ToUpper(of.Proto.String())
 			}
 		}
-		switch len(protos) {
-		case 2:
-			list = append(list, of.name)
-		case 1:
-			list = append(list, of.name+" ("+protos[0]+")")
+		if protos != "" {
+			list = append(list, of.name+strings.TrimSuffix(" ("+protos+")", " (TCPUDP)"))
 		}
 	}
 	text := cmp.Or(strings.Join(list, ", "), "nowhere")
