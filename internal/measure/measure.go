@@ -193,18 +193,15 @@ func failed(who string, err error) (string, error) {
 // Outcome writes an answer of package semantics as Measure writes what it saw.
 // What is unknown is "".
 func Outcome(a semantics.Answer) string {
-	if a.Evidence.Kind == semantics.Unknown {
+	// The option that fails is the one that contradicts another.
+	text := strings.NewReplacer("WSA", "", "setsockopt", "set-excl").Replace(a.String())
+	switch {
+	case a.Evidence.Kind == semantics.Unknown:
 		return ""
+	case a.OK():
+		return text
+	case a.First:
+		return "a" + strings.TrimPrefix(text, "first")
 	}
-	if a.Err == "" {
-		return "ok"
-	}
-	who, step := "b", a.Step
-	if a.First {
-		who = "a"
-	}
-	if step == "setsockopt" {
-		step = "set-excl" // the one that contradicts another
-	}
-	return who + ":" + step + ":" + strings.TrimPrefix(a.Err, "WSA")
+	return "b:" + text
 }

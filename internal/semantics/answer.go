@@ -27,14 +27,6 @@ type Evidence struct {
 	Reference string
 }
 
-// String returns both, as in "source: tcp_bindi".
-func (e Evidence) String() string {
-	if e.Reference == "" {
-		return e.Kind.String()
-	}
-	return e.Kind.String() + ": " + e.Reference
-}
-
 // A Rule is one clause of a kernel's rules. Text is for display.
 type Rule struct{ Name, Text string }
 
@@ -121,9 +113,6 @@ func noOverlap(known Evidence) Answer {
 }
 
 // portZero is the answer of System.assignsPort.
-func portZero(may bool, known Evidence) Answer {
-	if may {
-		return answer("", "port 0", "Port 0 can return a port that a bind to its number would get.", known)
-	}
-	return answer("EADDRINUSE", "port 0", "Port 0 never returns a port that such a socket has.", known)
+func portZero(can bool, known Evidence) Answer {
+	return answer(map[bool]string{false: "EADDRINUSE"}[can], "port 0", "Whether port 0 can return a port that such a socket has.", known)
 }

@@ -86,7 +86,7 @@ func (r row) check(s semantics.System) string {
 	case is.Rule.Name == "" || is.Rule.Text == "":
 		return "no rule"
 	case r.how == "measured" && how != semantics.Measured, how < semantics.Vendor:
-		return "the row is " + r.how + ", the answer " + is.Evidence.String()
+		return "the row is " + r.how + ", the answer " + how.String() + ": " + is.Evidence.Reference
 	case (r.outcome == 'k' || r.outcome == 'l') && s.Bind(listening, r.second).OK() != (r.outcome == 'k'):
 		return "listen repeats the test of bind" // on Linux
 	}

@@ -18,15 +18,12 @@ import (
 //go:embed semantics.md.tmpl
 var semanticsTemplate string
 
-// functions are what the template calls.
-var functions = template.FuncMap{
-	"options": options, "promises": promises, "traffic": traffic, "restart": restart, "portZero": portZero,
-	"families": families, "multicast": multicast, "security": security, "facts": facts,
-}
-
 func semanticsPage() (string, error) {
 	var page strings.Builder
-	t, err := template.New("").Funcs(functions).Parse(semanticsTemplate)
+	t, err := template.New("").Funcs(template.FuncMap{
+		"options": options, "promises": promises, "traffic": traffic, "restart": restart, "portZero": portZero,
+		"families": families, "multicast": multicast, "security": security, "facts": facts,
+	}).Parse(semanticsTemplate)
 	if err == nil {
 		err = t.Execute(&page, map[string]any{
 			"systems": grouped(systemSection), "wildcard": wildcard, "dual": dual, "me": me, "other": other,
