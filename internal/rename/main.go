@@ -73,11 +73,7 @@ func rename(dir, to string) (n int, err error) {
 			}
 		}
 		n++
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(name, text, info.Mode())
+		return os.WriteFile(name, text, 0) // it keeps its mode
 	})
 	return n, err
 }

@@ -17,6 +17,12 @@ type bsdRules struct {
 	group     func(set Options) Options // for a multicast address: of which options a must have one
 }
 
+// bsdOptions are those of all BSDs and Darwin.
+func bsdOptions() map[Options]optionData {
+	heritage := Evidence{Source, "4.4BSD"}
+	return map[Options]optionData{Addr: {"SO_REUSEADDR", "", heritage}, Port: {"SO_REUSEPORT", "", heritage}}
+}
+
 func (r bsdRules) bind(a, b Binding) Answer {
 	known := r.evidence(a, b)
 	if a.Proto == TCP && !r.tcpGroups && (a.multicast() || b.multicast()) {

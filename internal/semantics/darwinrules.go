@@ -17,9 +17,11 @@ func darwinUser(a, b Binding) bool {
 func darwin(name, title string) System {
 	known := Evidence{Source, "bsd/netinet/in_pcb.c, xnu-11417.101.15 (macOS 15.4)"}
 	bind := Evidence{Source, "bsd/netinet/in_pcb.c in_pcbbind, xnu-11417.101.15 (macOS 15.4)"}
+	options := bsdOptions()
+	options[ShareUID] = optionData{"SO_REUSESHAREUID", "10.5", Evidence{Source, "xnu-1228"}}
 	return System{
 		name: name, title: title,
-		options: append(bsdOptions(), optionData{ShareUID, "SO_REUSESHAREUID", "10.5", Evidence{Source, "xnu-1228"}}),
+		options: options,
 		bind:    bsdRules{evidence: always(bind), user: darwinUser, finds: dualFinds, group: addrIsPort}.bind,
 		traffic: func(to destination, sharing []Binding) Traffic {
 			return bsdTraffic(to, sharing, oldest, Evidence{Source, "in_pcblookup_hash_locked, in6_pcblookup_hash_locked, xnu-11417.101.15"})

@@ -74,9 +74,11 @@ func freebsdTraffic(upTo14 bool, known Evidence) func(to destination, sharing []
 
 func freebsd() System {
 	known := Evidence{Source, "sys/netinet/in_pcb.c in_pcbbind_avail, main of 2026"}
+	options := bsdOptions()
+	options[LB] = optionData{"SO_REUSEPORT_LB", "12.0", Evidence{Source, "1a43cff92a20; in jails from 14.0, d93ec8cb1324"}}
 	return System{
 		name: "freebsd", title: "FreeBSD 15",
-		options:     freebsdOptions(),
+		options:     options,
 		bind:        freebsdRules(false, always(known)).bind,
 		traffic:     freebsdTraffic(false, Evidence{Source, "sys/netinet/in_pcb.c in_pcblookup_lbgroup, in_pcblookup_wild_smr, main of 2026"}),
 		assignsPort: bsdAssigns(false, Evidence{Source, "in_pcb_lport"}),
@@ -116,13 +118,4 @@ func freebsd14() System {
 		{Late, "An option of a bound socket counts as it is set when the next socket binds. SO_REUSEPORT_LB set after the bind joins no group.", known},
 	}
 	return s
-}
-
-func freebsdOptions() []optionData {
-	return append(bsdOptions(), optionData{LB, "SO_REUSEPORT_LB", "12.0", Evidence{Source, "1a43cff92a20; in jails from 14.0, d93ec8cb1324"}})
-}
-
-func bsdOptions() []optionData {
-	heritage := Evidence{Source, "4.4BSD"}
-	return []optionData{{Addr, "SO_REUSEADDR", "", heritage}, {Port, "SO_REUSEPORT", "", heritage}}
 }

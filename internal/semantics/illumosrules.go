@@ -49,11 +49,8 @@ func illumos() System {
 	known := illumosSource
 	return System{
 		name: "illumos", title: "illumos",
-		options: []optionData{
-			{Addr, "SO_REUSEADDR", "", known},
-			{Excl, "SO_EXCLBIND", "", known},
-		},
-		bind: illumosBind, traffic: illumosTraffic,
+		options: map[Options]optionData{Addr: {"SO_REUSEADDR", "", known}, Excl: {"SO_EXCLBIND", "", known}},
+		bind:    illumosBind, traffic: illumosTraffic,
 		facts: []Fact{
 			{Restart, "A new listener with SO_REUSEADDR binds while connections of the previous one remain. SO_EXCLBIND prevents the bind while established connections remain, not during TIME_WAIT.", known},
 			{PortZero, "IPv4 and IPv6 share one port space, and UDP with port 0 ignores SO_REUSEADDR.", known},

@@ -115,9 +115,9 @@ func linuxDetour(b Binding) bool {
 func linux() System {
 	return System{
 		name: "linux", title: "Linux 3.9 and later",
-		options: []optionData{
-			{Addr, "SO_REUSEADDR", "", Evidence{Measured, "5.10, 6.1, 6.12, 6.18"}},
-			{Port, "SO_REUSEPORT", "3.9", Evidence{Source, "absent in 3.0.27 and 3.4, backported by vendors"}},
+		options: map[Options]optionData{
+			Addr: {"SO_REUSEADDR", "", Evidence{Measured, "5.10, 6.1, 6.12, 6.18"}},
+			Port: {"SO_REUSEPORT", "3.9", Evidence{Source, "absent in 3.0.27 and 3.4, backported by vendors"}},
 		},
 		bind: linuxBind, traffic: linuxTraffic, assignsPort: linuxAssigns, detour: linuxDetour,
 		facts: []Fact{
@@ -138,7 +138,7 @@ func linux38() System {
 	later := Evidence{Inferred, "from later versions"}
 	s := linux().inferred("linux-3.8", "Linux before 3.9", later)
 	known := Evidence{Source, "3.0.27, 3.4"}
-	s.options = []optionData{{Addr, "SO_REUSEADDR", "", known}}
+	s.options = map[Options]optionData{Addr: {"SO_REUSEADDR", "", known}}
 	s.bind = func(a, b Binding) Answer {
 		return linuxBind(a, b).knownBy(Evidence{Source, "inet_csk_bind_conflict, udp_lib_lport_inuse in 3.0.27 and 3.4"})
 	}

@@ -24,7 +24,7 @@ func solarisBind(illumos func(a, b Binding) Answer, port Evidence) func(a, b Bin
 func solaris114() System {
 	vendor := Evidence{Vendor, "setsockopt(3C); libuv 98a4bab92, by an engineer of Oracle"}
 	s := illumos().inferred(Solaris114, "Solaris 11.4", Evidence{Inferred, "from illumos"})
-	s.options = slices.Insert(s.options, 1, optionData{Port, "SO_REUSEPORT", "11; it balances from 11.4", vendor})
+	s.options[Port] = optionData{"SO_REUSEPORT", "11; it balances from 11.4", vendor}
 	s.bind = solarisBind(s.bind, vendor)
 	illumos := s.traffic
 	s.traffic = func(to destination, sharing []Binding) Traffic {
@@ -45,7 +45,7 @@ func solaris114() System {
 func solaris() System {
 	from114 := Evidence{Inferred, "from 11.4"}
 	s := illumos().inferred("solaris", "Solaris before 11.4", Evidence{Inferred, "from illumos"})
-	s.options = slices.Insert(s.options, 1, optionData{Port, "SO_REUSEPORT", "11", from114})
+	s.options[Port] = optionData{"SO_REUSEPORT", "11", from114}
 	s.bind = solarisBind(s.bind, from114)
 	illumos := s.traffic
 	s.traffic = func(to destination, sharing []Binding) Traffic {

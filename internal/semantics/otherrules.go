@@ -27,9 +27,9 @@ func aix() System {
 	known := Evidence{Vendor, `IBM, "How to get the better listening performance ... SO_REUSEPORT"`}
 	return System{
 		name: "aix", title: "AIX 7.2",
-		options: []optionData{
-			{Addr, "SO_REUSEADDR", "", Evidence{Source, "sys/socket.h"}},
-			{Port, "SO_REUSEPORT", "", Evidence{Source, "sys/socket.h"}},
+		options: map[Options]optionData{
+			Addr: {"SO_REUSEADDR", "", Evidence{Source, "sys/socket.h"}},
+			Port: {"SO_REUSEPORT", "", Evidence{Source, "sys/socket.h"}},
 		},
 		bind: aixBind,
 		traffic: func(to destination, sharing []Binding) Traffic {

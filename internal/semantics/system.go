@@ -8,7 +8,7 @@ import (
 // A System is a kernel, or a range of versions of one, with one set of rules.
 type System struct {
 	name, title string
-	options     []optionData
+	options     map[Options]optionData
 	bind        func(first, second Binding) Answer
 	traffic     func(to destination, sharing []Binding) Traffic // nil: unverified
 	assignsPort func(first, second Binding) Answer              // nil: unverified
@@ -18,10 +18,8 @@ type System struct {
 
 // optionData is a system's name of an option, its first version, and the evidence.
 type optionData struct {
-	option Options
-	name   string
-	since  string
-	known  Evidence
+	name, since string
+	known       Evidence
 }
 
 // Systems returns every system, always in the same order.
@@ -90,8 +88,9 @@ func (s System) inferred(name, title string, from Evidence) System {
 		}
 		return t
 	}
-	for i := range s.options {
-		s.options[i].known = from
+	for o, d := range s.options {
+		d.known = from
+		s.options[o] = d
 	}
 	for i := range s.facts {
 		s.facts[i].Evidence = from
@@ -101,28 +100,18 @@ func (s System) inferred(name, title string, from Evidence) System {
 
 // Options returns the options of the system.
 func (s System) Options() (set Options) {
-	for _, o := range s.options {
-		set |= o.option
+	for o := range s.options {
+		set |= o
 	}
 	return set
 }
 
 // OptionName returns the system's name of an option, such as "SO_REUSEPORT_LB", or ""
 // if the system lacks it.
-func (s System) OptionName(o Options) string { return s.optionData(o).name }
+func (s System) OptionName(o Options) string { return s.options[o].name }
 
 // OptionSince returns the first version that has an option, with the evidence. It
 // returns "" if all versions have it, or if the first one is unverified.
 func (s System) OptionSince(o Options) (string, Evidence) {
-	d := s.optionData(o)
-	return d.since, d.known
-}
-
-func (s System) optionData(o Options) optionData {
-	for _, d := range s.options {
-		if d.option == o {
-			return d
-		}
-	}
-	return optionData{}
+	return s.options[o].since, s.options[o].known
 }

@@ -100,7 +100,7 @@ func windows() System {
 	page := Evidence{Vendor, winsockPage}
 	return System{
 		name: "windows", title: "Windows",
-		options: []optionData{{Addr, "SO_REUSEADDR", "", page}, {Excl, "SO_EXCLUSIVEADDRUSE", "NT 4.0 SP4", page}},
+		options: map[Options]optionData{Addr: {"SO_REUSEADDR", "", page}, Excl: {"SO_EXCLUSIVEADDRUSE", "NT 4.0 SP4", page}},
 		bind:    windowsBind, traffic: windowsTraffic,
 		facts: []Fact{
 			sameTuple("WSAEADDRINUSE", Evidence{Vendor, `"ConnectEx function"`}),

@@ -22,7 +22,7 @@ func semanticsPage() (string, error) {
 	var page strings.Builder
 	t, err := template.New("").Funcs(template.FuncMap{
 		"options": options, "promises": promises, "traffic": traffic, "restart": restart, "portZero": portZero,
-		"families": families, "multicast": multicast, "security": security, "facts": facts,
+		"families": families, "multicast": multicast, "security": security, "facts": facts, "anchor": anchor,
 	}).Parse(semanticsTemplate)
 	if err == nil {
 		err = t.Execute(&page, map[string]any{

@@ -102,9 +102,6 @@ func (g group) Titles() string {
 	return strings.Join(list, ", ")
 }
 
-// Anchor is the name of the group's heading.
-func (g group) Anchor() string { return anchor(g.Titles()) }
-
 // mark is the sign of a kind of evidence.
 func mark(k semantics.EvidenceKind) string {
 	return map[semantics.EvidenceKind]string{

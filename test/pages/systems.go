@@ -80,10 +80,7 @@ func (p optionPair) within(q optionPair) bool { return p.a&^q.a == 0 && p.b&^q.b
 
 // names is a set of options as the tables write it: ADDR+PORT.
 func names(set semantics.Options) string {
-	if set == 0 {
-		return "no option"
-	}
-	return strings.ToUpper(set.String())
+	return strings.Replace(strings.ToUpper(set.String()), "-", "no option", 1)
 }
 
 // sets are the sets of options that the tables of a system have: those that differ for
