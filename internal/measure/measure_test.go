@@ -115,8 +115,8 @@ func deviates(release string, p measure.Pair) bool {
 }
 
 // measured returns the outcome of a pair, and what it is by the rules.
-func measured(t *testing.T, s semantics.System, p measure.Pair, firstUser, secondUser int, second binder) (is, want string) {
-	p[0].User, p[1].User = firstUser, secondUser
+func measured(t *testing.T, s semantics.System, p measure.Pair, user int, second binder) (is, want string) {
+	p[0].User, p[1].User = os.Geteuid(), user
 	want = measure.Outcome(s.Bind(p[0], p[1]))
 	for range 3 { // another process may take the port
 		var err error
@@ -139,38 +139,38 @@ func descriptors() int {
 // and by two of different users.
 func TestRules(t *testing.T) {
 	s, release := system(t)
-	for name, start := range map[string]func(t *testing.T) (bind binder, user int){
-		"one process": func(*testing.T) (binder, int) { return measure.Bind, os.Geteuid() },
-		"two processes": func(t *testing.T) (binder, int) {
-			bind, said := start(t)
-			require.Equal(t, "ready", said)
-			return bind, os.Geteuid()
-		},
-		"another user": func(t *testing.T) (binder, int) {
-			if os.Geteuid() != 0 {
+	for _, tt := range []struct {
+		name  string
+		child []string // its arguments; nil: none
+		user  int
+	}{
+		{"one process", nil, os.Geteuid()}, {"two processes", []string{}, os.Geteuid()},
+		{"another user", []string{strconv.Itoa(nobody)}, nobody},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.user != os.Geteuid() && os.Geteuid() != 0 {
 				t.Skip("only root can bind as another user")
 			}
-			bind, said := start(t, strconv.Itoa(nobody))
-			if said != "ready" {
-				t.Skip(said)
-			}
-			return bind, nobody
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
 			if !alone(t) {
 				return
 			}
-			second, user := start(t)
+			second := measure.Bind
+			if tt.child != nil {
+				bind, said := start(t, tt.child...)
+				if said != "ready" {
+					t.Skip(said)
+				}
+				second = bind
+			}
 			all := allPairs(s)
 			list := measure.Usable(all)
 			require.NotEmpty(t, list)
 			differences, unknown, count, open := 0, 0, 0, 0
 			for i, p := range list {
-				if testing.Short() && name != "one process" && i%5 != 0 {
+				if testing.Short() && tt.child != nil && i%5 != 0 {
 					continue // where the processor is emulated, a process that waits for another one takes long
 				}
-				is, want := measured(t, s, p, os.Geteuid(), user, second)
+				is, want := measured(t, s, p, tt.user, second)
 				if count++; count == 1 {
 					open = descriptors() // package net has its own by now
 				}
