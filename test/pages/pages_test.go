@@ -4,6 +4,7 @@ package main
 
 import (
 	"cmp"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -33,18 +34,16 @@ func read(t testing.TB, name string) string {
 	return strings.ReplaceAll(string(text), "\r\n", "\n")
 }
 
-// pages returns README.md, CONTRIBUTING.md, CHANGELOG.md and the pages in docs.
+// pages returns the pages in the root folder and in docs.
 func pages(t testing.TB) map[string]string {
 	t.Helper()
-	list := map[string]string{}
-	guides, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
-	require.NoError(t, err)
-	for _, file := range guides {
-		name := "docs/" + filepath.Base(file)
-		list[name] = read(t, name)
-	}
-	for _, name := range []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md"} {
-		list[name] = read(t, name)
+	list := map[string]string{"README.md": read(t, "README.md")}
+	for _, pattern := range []string{"*.md", "docs/*.md"} {
+		names, err := fs.Glob(os.DirFS(root), pattern)
+		require.NoError(t, err)
+		for _, name := range names {
+			list[name] = read(t, name)
+		}
 	}
 	return list
 }
