@@ -1,7 +1,6 @@
 package measure_test
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"net"
@@ -20,26 +19,6 @@ import (
 
 // These tests show on the running kernel what docs/claims.md says of Linux and no other
 // test does. Each has a network namespace of its own.
-
-// acceptOne is a child that accepts one connection, and reads one byte if it has an argument.
-func acceptOne(args []string, in *bufio.Scanner, out io.Writer) error {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	fmt.Fprintln(out, l.Addr().(*net.TCPAddr).Port)
-	c, err := l.Accept()
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if _, err := io.ReadFull(c, make([]byte, len(args))); err != nil {
-		return err
-	}
-	fmt.Fprintln(out, "accepted")
-	in.Scan()
-	return in.Err()
-}
 
 func await(t testing.TB, port int, want semantics.State) (timeWait time.Duration) {
 	t.Helper()

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"runtime"
 	"strconv"
@@ -66,6 +67,26 @@ func serve(args []string, in *bufio.Scanner, out io.Writer) error {
 		}
 		fmt.Fprintln(out, outcome)
 	}
+	return in.Err()
+}
+
+// acceptOne is a child that accepts one connection, and reads one byte if it has an argument.
+func acceptOne(args []string, in *bufio.Scanner, out io.Writer) error {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(out, l.Addr().(*net.TCPAddr).Port)
+	c, err := l.Accept()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := io.ReadFull(c, make([]byte, len(args))); err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "accepted")
+	in.Scan()
 	return in.Err()
 }
 
