@@ -130,7 +130,7 @@ func freePort(proto semantics.Proto) (uint16, error) {
 
 // Open makes a socket, sets its options, binds it, and listens if the binding says so. Its
 // error is an os.SyscallError with the step that failed.
-func Open(b semantics.Binding, port uint16) (handle, error) {
+func Open(b semantics.Binding, port uint16) (Socket, error) {
 	family, kind := syscall.AF_INET, syscall.SOCK_STREAM
 	var to syscall.Sockaddr = &syscall.SockaddrInet6{Port: int(port), Addr: b.Addr.As16()}
 	if b.Addr.Is4() {
@@ -167,7 +167,7 @@ func Open(b semantics.Binding, port uint16) (handle, error) {
 }
 
 // newSocket makes a socket that a child which is started at the same time does not inherit.
-func newSocket(family, kind int) (handle, error) {
+func newSocket(family, kind int) (Socket, error) {
 	if err := start(); err != nil {
 		return 0, err
 	}

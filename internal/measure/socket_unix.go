@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-type handle = int
+// A Socket is one as the system names it.
+type Socket = int
 
 func start() error { return nil }
 

@@ -10,7 +10,8 @@ import (
 	"example.com/reuse/internal/semantics"
 )
 
-type handle = syscall.Handle
+// A Socket is one as the system names it.
+type Socket = syscall.Handle
 
 // options are the numbers at SOL_SOCKET. SO_EXCLUSIVEADDRUSE is ~SO_REUSEADDR in winsock2.h.
 var options = map[semantics.Options]int{semantics.Addr: windows.SO_REUSEADDR, semantics.Excl: ^windows.SO_REUSEADDR}
