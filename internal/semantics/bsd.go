@@ -146,7 +146,7 @@ func bsdTraffic(to destination, sharing []Binding, wildcard func([]int) []int, k
 	if to.addr.IsMulticast() {
 		return bsdCopies(to.addr, sharing, known)
 	}
-	top := best(to.addr, sharing, anyBinding, false)
+	top := best(to.addr, sharing, anyBinding)
 	if len(top) == 0 {
 		return Traffic{Evidence: known}
 	}

@@ -21,7 +21,7 @@ func dragonflyTraffic(to destination, sharing []Binding) Traffic {
 	if to.addr.IsMulticast() {
 		return bsdCopies(to.addr, sharing, known)
 	}
-	top := best(to.addr, sharing, ready(to), false)
+	top := best(to.addr, sharing, ready(to))
 	switch {
 	case len(top) == 0:
 		return Traffic{Evidence: known, Rule: Rule{"none", "A TCP socket that does not listen gets nothing."}}

@@ -60,12 +60,12 @@ func freebsdTraffic(upTo14 bool, known Evidence) func(to destination, sharing []
 		inGroup := func(b Binding) bool { return b.Options.Has(LB) && !b.dual() }
 		// From 15 on a TCP socket joins its group when it listens.
 		member := func(b Binding) bool { return inGroup(b) && (upTo14 || to.proto == UDP || b.State == Listening) }
-		group := best(to.addr, sharing, member, false)
+		group := best(to.addr, sharing, member)
 		switch {
 		case len(group) > 0:
 			// The 257th binds and gets nothing.
 			return Traffic{Way: Spread, To: group[:min(256, len(group))], Evidence: known, Rule: Rule{"SO_REUSEPORT_LB group", "A hash of the peer's address and the ports chooses one of the SO_REUSEPORT_LB sockets on an address, before any other socket. A group has at most 256 sockets: the 257th binds and gets nothing (source)."}}
-		case len(best(to.addr, sharing, inGroup, false)) > 0: // from 15 on only
+		case len(best(to.addr, sharing, inGroup)) > 0: // from 15 on only
 			return Traffic{Rule: Rule{"not listening", "Whether an SO_REUSEPORT_LB socket that does not listen yet is chosen is unverified."}}
 		}
 		return bsdTraffic(to, sharing, newest, known)

@@ -38,7 +38,7 @@ func illumosTraffic(to destination, sharing []Binding) Traffic {
 	if to.addr.IsMulticast() {
 		return Traffic{Rule: Rule{"multicast", "Which sockets get a copy is unverified."}}
 	}
-	top := best(to.addr, sharing, ready(to), false)
+	top := best(to.addr, sharing, ready(to))
 	if len(choose(sharing, Binding.dual)) > 0 && to.addr.Is4() && len(top) > 0 && sharing[top[0]].wildcard() {
 		known = Evidence{Inferred, "whether 0.0.0.0 comes before a dual-stack :: is unverified"}
 	}

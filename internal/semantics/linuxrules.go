@@ -1,6 +1,9 @@
 package semantics
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // Linux refuses a bind that overlaps another socket unless both share by the same option.
 // Specific and wildcard addresses make no difference. Of three sockets not every pair is
@@ -60,26 +63,32 @@ func linuxOverlap(a, b Binding) bool {
 }
 
 // linuxTraffic: compute_score in inet_hashtables.c and udp.c. A specific address scores
-// higher than a wildcard. 0.0.0.0 scores higher than a dual-stack :: for IPv4, and an
-// IPv6-only :: for IPv6.
+// higher than a wildcard, and for IPv4 0.0.0.0 higher than a dual-stack ::.
 func linuxTraffic(to destination, sharing []Binding) Traffic {
 	known := Evidence{Measured, "5.10, 6.1, 6.12, 6.18"}
 	if to.addr.IsMulticast() {
 		return copies(to.addr, sharing, known, "Every matching socket gets a copy. A wildcard socket also gets a copy for groups that it did not join, unless it clears IP_MULTICAST_ALL.")
 	}
 	ready := ready(to)
-	top := best(to.addr, sharing, ready, true)
+	top := best(to.addr, sharing, ready)
 	if len(top) == 0 {
 		return Traffic{Evidence: known, Rule: Rule{"none", "A TCP socket that does not listen gets nothing."}}
 	}
-	// A look-up visits the sockets from the newest to the oldest. The first one with the
-	// best score decides: with SO_REUSEPORT its group shares, without it gets everything.
-	last := sharing[top[len(top)-1]]
-	if !last.Options.Has(Port) {
-		return Traffic{Way: One, To: newest(top), Evidence: known, Rule: Rule{"newest", "Without SO_REUSEPORT the socket bound last gets everything."}}
+	// A look-up visits the sockets from the newest to the oldest. IPv6 sockets with
+	// SO_REUSEPORT come last, from the oldest to the newest (__inet_hash, udp_lib_get_port).
+	// The first one with the best score decides: with SO_REUSEPORT its group shares, without
+	// it gets everything.
+	decides := newest(top)
+	if !sharing[top[0]].v4() {
+		plain := slices.DeleteFunc(slices.Clone(top), func(i int) bool { return sharing[i].Options.Has(Port) })
+		decides = newest(append(oldest(top), plain...))
+	}
+	first := sharing[decides[0]]
+	if !first.Options.Has(Port) {
+		return Traffic{Way: One, To: decides, Evidence: known, Rule: Rule{"newest", "Without SO_REUSEPORT the socket bound last gets everything."}}
 	}
 	group := choose(sharing, func(b Binding) bool {
-		return ready(b) && b.Options.Has(Port) && b.Addr == last.Addr && b.V6Only == last.V6Only && b.User == last.User
+		return ready(b) && b.Options.Has(Port) && b.Addr == first.Addr && b.V6Only == first.V6Only && b.User == first.User
 	})
 	return Traffic{Way: Spread, To: group, Evidence: known, Rule: Rule{"SO_REUSEPORT group", "A hash of the addresses and ports chooses one of the SO_REUSEPORT sockets of an address, family and user. TCP sockets join when they listen."}}
 }

@@ -28,7 +28,7 @@ func solaris114() System {
 	s.bind = solarisBind(s.bind, vendor)
 	illumos := s.traffic
 	s.traffic = func(to destination, sharing []Binding) Traffic {
-		top := best(to.addr, sharing, ready(to), false)
+		top := best(to.addr, sharing, ready(to))
 		without := func(i int) bool { return !sharing[i].Options.Has(Port) }
 		switch {
 		case len(top) < 2 || slices.ContainsFunc(top, without) || to.addr.IsMulticast():

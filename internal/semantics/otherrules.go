@@ -34,7 +34,7 @@ func aix() System {
 		bind: aixBind,
 		traffic: func(to destination, sharing []Binding) Traffic {
 			ready := func(b Binding) bool { return b.State == Listening }
-			top := best(to.addr, sharing, ready, false)
+			top := best(to.addr, sharing, ready)
 			if len(top) == 0 || !sharing[top[0]].Options.Has(Port) {
 				return Traffic{Rule: Rule{"unverified", "Only TCP listeners with SO_REUSEPORT are documented."}}
 			}

@@ -59,9 +59,8 @@ func choose(sharing []Binding, ok func(Binding) bool) []int {
 }
 
 // best returns the best matches for an address, of the bindings for which ok holds:
-// a specific address before a wildcard of the address's own family, and that before
-// a dual-stack wildcard. For IPv6 the last two are equal, unless dualLast.
-func best(to netip.Addr, sharing []Binding, ok func(Binding) bool, dualLast bool) []int {
+// a specific address before a wildcard, and for IPv4 0.0.0.0 before a dual-stack wildcard.
+func best(to netip.Addr, sharing []Binding, ok func(Binding) bool) []int {
 	var found []int
 	top := -1
 	for i, b := range sharing {
@@ -71,7 +70,7 @@ func best(to netip.Addr, sharing []Binding, ok func(Binding) bool, dualLast bool
 		rank := 1
 		if !b.wildcard() {
 			rank = 2
-		} else if b.dual() && (dualLast || to.Is4()) {
+		} else if b.dual() && to.Is4() {
 			rank = 0
 		}
 		if rank > top {
