@@ -13,7 +13,7 @@ type bsdRules struct {
 	tcpGroups bool                      // TCP may be bound to a multicast address
 	ipv6Only  bool                      // IPv6 sockets never take IPv4
 	user      func(a, b Binding) bool   // whether another user is refused; nil: always
-	finds     func(a, b Binding) bool   // whether the test of conflict of b finds a; nil: bsdFinds
+	finds     func(a, b Binding) bool   // whether the test of conflict of b finds a
 	group     func(set Options) Options // for a multicast address: of which options a must have one
 }
 
@@ -33,10 +33,7 @@ func (r bsdRules) bind(a, b Binding) Answer {
 		pair := ipv6Only(a, b)
 		a, b = pair[0], pair[1]
 	}
-	finds, shares := r.finds, b.Options&(Port|LB)
-	if finds == nil {
-		finds = bsdFinds
-	}
+	shares := b.Options & (Port | LB)
 	if b.multicast() {
 		shares |= r.group(b.Options)
 	}
@@ -45,9 +42,9 @@ func (r bsdRules) bind(a, b Binding) Answer {
 		return noOverlap(known)
 	case !b.multicast() && b.User != Root && a.User != b.User && (r.user == nil || r.user(a, b)):
 		return answer("EADDRINUSE", "user", "Only root can bind a port that another user's socket has on an overlapping address, whatever the options.", known)
-	case !finds(a, b) && b.Options == 0:
+	case !r.finds(a, b) && b.Options == 0:
 		return answer("", "unseen", "The bind does not compare itself with the other socket.", known)
-	case !finds(a, b):
+	case !r.finds(a, b):
 		return answer("", "alongside", "A socket with a sharing option binds alongside any overlapping socket that is connected or on another address. The options of the other socket do not matter.", known)
 	case shares&a.Options != 0:
 		return answer("", "shared", "Two sockets may have the same address if both set SO_REUSEPORT, or on FreeBSD both SO_REUSEPORT_LB. On a multicast address SO_REUSEADDR on both is also enough.", known)
@@ -146,7 +143,7 @@ func bsdTraffic(to destination, sharing []Binding, wildcard func([]int) []int, k
 	if to.addr.IsMulticast() {
 		return bsdCopies(to.addr, sharing, known)
 	}
-	top := best(to.addr, sharing, anyBinding)
+	top := best(to.addr, sharing, nil)
 	if len(top) == 0 {
 		return Traffic{Evidence: known}
 	}

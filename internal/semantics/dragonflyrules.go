@@ -5,7 +5,7 @@ package semantics
 
 func dragonflyBind(a, b Binding) Answer {
 	known := Evidence{Source, "sys/netinet/in_pcb.c in_pcbbind, 5.9-dev of 2020-07"}
-	is := bsdRules{evidence: always(known), ipv6Only: true, group: addrIsPort}.bind(a, b)
+	is := bsdRules{evidence: always(known), ipv6Only: true, finds: bsdFinds, group: addrIsPort}.bind(a, b)
 	if is.Rule.Name == "plain" && a.connected() && !a.Dialed && a.v4() {
 		// SS_ACCEPTMECH, 2d5847e29c (5.6).
 		return answer("", "accepted", "Accepted connections do not prevent an IPv4 bind, unless kern.ipc.soaccept_reuse is 0.", known)

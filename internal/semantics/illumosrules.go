@@ -8,7 +8,6 @@ var illumosSource = Evidence{Source, "usr/src/uts/common/inet/tcp/tcp_bind.c tcp
 
 func illumosBind(a, b Binding) Answer {
 	known := illumosSource
-	same := a.Addr == b.Addr
 	switch {
 	case illumosExclusive(a, b):
 		return answer("EADDRINUSE", "exclusive", "SO_EXCLBIND on either socket prevents a bind to the same address and to any wildcard, also of the other family.", known)
@@ -18,7 +17,7 @@ func illumosBind(a, b Binding) Answer {
 		return noOverlap(known)
 	case b.Options.Has(Addr) && b.Proto == UDP:
 		return answer("", "SO_REUSEADDR", "A UDP socket with SO_REUSEADDR always binds, whatever the other socket set.", known)
-	case b.Options.Has(Addr) && !(same && a.State <= Listening):
+	case b.Options.Has(Addr) && !(a.Addr == b.Addr && a.State <= Listening):
 		return answer("", "SO_REUSEADDR", "A TCP socket with SO_REUSEADDR binds unless a socket is bound or listening on the same address.", known)
 	case b.Options.Has(Addr):
 		return answer("EADDRINUSE", "same address", "A TCP socket that is bound or listening prevents a bind to its address, also with SO_REUSEADDR.", known)

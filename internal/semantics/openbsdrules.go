@@ -18,7 +18,7 @@ func openbsd() System {
 	return System{
 		name: "openbsd", title: "OpenBSD",
 		options: bsdOptions(),
-		bind:    bsdRules{evidence: openbsdEvidence, tcpGroups: true, ipv6Only: true, group: anyOption}.bind,
+		bind:    bsdRules{evidence: openbsdEvidence, tcpGroups: true, ipv6Only: true, finds: bsdFinds, group: anyOption}.bind,
 		// A look-up moves the socket to the front of its chain. A resize of the table
 		// reverses the order.
 		traffic: func(to destination, sharing []Binding) Traffic {

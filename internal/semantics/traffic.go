@@ -58,13 +58,13 @@ func choose(sharing []Binding, ok func(Binding) bool) []int {
 	return found
 }
 
-// best returns the best matches for an address, of the bindings for which ok holds:
+// best returns the best matches for an address, of the bindings for which ok, if any, holds:
 // a specific address before a wildcard, and for IPv4 0.0.0.0 before a dual-stack wildcard.
 func best(to netip.Addr, sharing []Binding, ok func(Binding) bool) []int {
 	var found []int
 	top := -1
 	for i, b := range sharing {
-		if !b.covers(to) || !ok(b) {
+		if !b.covers(to) || ok != nil && !ok(b) {
 			continue
 		}
 		rank := 1
@@ -93,9 +93,8 @@ func copies(to netip.Addr, sharing []Binding, known Evidence, text string) Traff
 	return Traffic{Way: Copies, To: choose(sharing, func(b Binding) bool { return b.covers(to) }), Evidence: known, Rule: Rule{"multicast", text}}
 }
 
-func anyBinding(Binding) bool { return true }
-func newest(of []int) []int   { return of[max(0, len(of)-1):] }
-func oldest(of []int) []int   { return of[:min(1, len(of))] }
+func newest(of []int) []int { return of[max(0, len(of)-1):] }
+func oldest(of []int) []int { return of[:min(1, len(of))] }
 
 // A Topic is what a Fact is about.
 type Topic string

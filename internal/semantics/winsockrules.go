@@ -89,7 +89,7 @@ func windowsTraffic(to destination, sharing []Binding) Traffic {
 	if to.addr.IsMulticast() {
 		return copies(to.addr, sharing, page, "Every member of the group gets a copy.")
 	}
-	top := best(to.addr, sharing, anyBinding)
+	top := best(to.addr, sharing, nil)
 	if len(top) > 1 {
 		return Traffic{Rule: Rule{"undefined", "Which of several sockets on one address gets the traffic is undefined (Microsoft). In Wine's tests it is the TCP listener that was bound first."}}
 	}
