@@ -150,12 +150,6 @@ func measured(t *testing.T, s semantics.System, p measure.Pair, user int, second
 	return is, want
 }
 
-// descriptors counts the open ones, on Linux.
-func descriptors() int {
-	list, _ := os.ReadDir("/proc/self/fd")
-	return len(list)
-}
-
 // What the rules say is what the kernel does, for every pair: bound by one process, by two,
 // and by two of different users.
 func TestRules(t *testing.T) {
@@ -186,15 +180,13 @@ func TestRules(t *testing.T) {
 			all := allPairs(s)
 			list := measure.Usable(all)
 			require.NotEmpty(t, list)
-			differences, unknown, count, open := 0, 0, 0, 0
+			differences, unknown, count := 0, 0, 0
 			for i, p := range list {
 				if testing.Short() && tt.child != nil && i%5 != 0 {
 					continue // where the processor is emulated, a process that waits for another one takes long
 				}
 				is, want := measured(t, s, p, tt.user, second)
-				if count++; count == 1 {
-					open = descriptors() // package net has its own by now
-				}
+				count++
 				switch {
 				case want == "":
 					unknown++
@@ -204,7 +196,6 @@ func TestRules(t *testing.T) {
 					}
 				}
 			}
-			assert.Equal(t, open, descriptors(), "sockets that were left open")
 			t.Logf("%s %s: %d pairs measured, %d without a rule, %d differ, %d with an address that is missing", s, release, count, unknown, differences, len(all)-len(list))
 			if runtime.GOOS == "linux" && len(all) == len(list) && !testing.Short() {
 				assert.Equal(t, 3888, count)

@@ -56,24 +56,6 @@ func TestPageIsFresh(t *testing.T) {
 	assert.Equal(t, page, read(t, "docs/semantics.md"), "run go generate")
 }
 
-// The last row of a system's table that has a pair of options within it says what the
-// rules say.
-func TestLastRowCounts(t *testing.T) {
-	t.Parallel()
-	for _, s := range semantics.Systems() {
-		rows, _ := binds(s)
-		for _, a := range sets(s) {
-			for _, b := range sets(s) {
-				found := lastWithin(rows, optionPair{a, b})
-				for i, at := range slices.Concat(pairs4, pairs6) {
-					want, _ := bind(s, at, optionPair{a, b})
-					require.Equal(t, want, found[i], "%v %v %v %v", s, at, a, b)
-				}
-			}
-		}
-	}
-}
-
 // The tables in the package comment and in README say what the rules say.
 func TestTablesOfOptions(t *testing.T) {
 	t.Parallel()

@@ -173,21 +173,17 @@ func binds(s semantics.System) (rows []row, answers []semantics.Answer) {
 			text, of := bind(s, at, p)
 			cells, answers = append(cells, text), append(answers, of...)
 		}
-		if !slices.Equal(lastWithin(rows, p), cells) {
+		var last []string
+		for _, r := range rows {
+			if r.options.within(p) {
+				last = r.cells
+			}
+		}
+		if !slices.Equal(last, cells) {
 			rows = append(rows, row{p, cells})
 		}
 	}
 	return rows, answers
-}
-
-// lastWithin returns the cells of the last row that is about a pair of options.
-func lastWithin(rows []row, p optionPair) (cells []string) {
-	for _, r := range rows {
-		if r.options.within(p) {
-			cells = r.cells
-		}
-	}
-	return cells
 }
 
 // systemSection is the section about one system.
