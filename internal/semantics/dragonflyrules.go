@@ -25,7 +25,7 @@ func dragonflyTraffic(to destination, sharing []Binding) Traffic {
 	switch {
 	case len(top) == 0:
 		return Traffic{Evidence: known, Rule: Rule{"none", "A TCP socket that does not listen gets nothing."}}
-	case to.addr.Is4() && len(top) > 1:
+	case to.addr.Is4():
 		return Traffic{Way: Spread, To: top, Evidence: known, Rule: Rule{"group", "A hash of the packet chooses one of the sockets on an IPv4 address."}}
 	case sharing[top[0]].wildcard():
 		return Traffic{Way: One, To: oldest(top), Evidence: known, Rule: Rule{"oldest", "The socket bound first on an IPv6 wildcard gets everything."}}

@@ -49,11 +49,10 @@ func solaris() System {
 	s.bind = solarisBind(s.bind, from114)
 	illumos := s.traffic
 	s.traffic = func(to destination, sharing []Binding) Traffic {
-		t := illumos(to, sharing)
-		if t.Evidence.Kind == Unknown || len(choose(sharing, func(b Binding) bool { return b.Options.Has(Port) })) > 1 {
+		if len(choose(sharing, func(b Binding) bool { return b.Options.Has(Port) })) > 1 {
 			return Traffic{Rule: Rule{"SO_REUSEPORT", "SO_REUSEPORT does not spread connections before 11.4. Which socket gets them is unverified."}}
 		}
-		return t
+		return illumos(to, sharing)
 	}
 	return s
 }
