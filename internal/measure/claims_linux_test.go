@@ -38,11 +38,7 @@ func TestKilledProcess(t *testing.T) {
 		return
 	}
 	for _, unread := range []bool{false, true} {
-		var args []string
-		if unread {
-			args = []string{"unread"}
-		}
-		child := testproc.Start(t, "accept one", args...)
+		child := testproc.Start(t, "accept one", map[bool][]string{true: {"unread"}}[unread]...)
 		port, err := strconv.Atoi(child.Receive())
 		require.NoError(t, err)
 		c, err := net.Dial("tcp4", fmt.Sprint("127.0.0.1:", port))

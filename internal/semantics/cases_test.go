@@ -13,8 +13,6 @@ import (
 	"example.com/reuse/internal/semantics"
 )
 
-// The data: what was measured on kernels and read in their sources.
-//
 //go:embed testdata
 var testdata embed.FS
 
