@@ -107,8 +107,8 @@ func open(t testing.TB, b semantics.Binding, options semantics.Options, port int
 	return s, name.(*unix.SockaddrInet4)
 }
 
-// A socket that is bound and does not listen refuses connections, and gets none while
-// another one listens, though it was bound last and shares.
+// A socket that is bound and does not listen refuses connections. It gets none while
+// another one listens, even if it was bound last and shares.
 func TestBoundOnly(t *testing.T) {
 	if !testproc.Netns(t) {
 		return
@@ -163,9 +163,9 @@ func TestConnectedFirst(t *testing.T) {
 	}
 }
 
-// Every socket on a group's port gets each datagram, however it shares and bound to the
-// group or to 0.0.0.0; on Linux also one that has not joined, unless it clears
-// IP_MULTICAST_ALL. Broadcast is the same.
+// Every socket on a group's port gets each datagram, bound to the group or to 0.0.0.0,
+// with either option. So does one that has not joined, unless it clears IP_MULTICAST_ALL.
+// A broadcast reaches every socket on 0.0.0.0.
 func TestMulticastCopies(t *testing.T) {
 	if !testproc.Netns(t) {
 		return

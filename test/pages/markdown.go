@@ -52,7 +52,7 @@ func perSystem(heading []string, cells func(semantics.System) []string) string {
 	return text
 }
 
-// facts lists what is known about a topic, and how; the same text once.
+// facts lists what is known about a topic, and how. Systems with the same text share one.
 func facts(t semantics.Topic) string {
 	var items, unknown []string
 	for _, g := range grouped(func(s semantics.System) string { return s.Fact(t).Text }) {
