@@ -373,7 +373,7 @@ func (x *explainer) decide(b *bind, unseen string) {
 			reason += fmt.Sprintf(" Yours is uid %d.", b.user)
 		}
 	case b.refused:
-		reason += " By " + b.system.String() + "'s rules none of them refuses this bind: the socket that did is gone, or is not shown." + unseen
+		reason += " By " + b.system.Title() + "'s rules none of them refuses this bind: the socket that did is gone, or is not shown." + unseen
 	}
 	if devices := devicesOf(list); len(devices) > 0 && !x.dial {
 		reason += fmt.Sprintf(" Sockets on a device refuse sockets on that device and on none (here on %s). Look at the holder on the device of your own socket, if it is bound to one.", strings.Join(devices, ", "))

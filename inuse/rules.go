@@ -370,7 +370,7 @@ func (b *bind) advise(list []*class) (advice []string, verdicts []verdict) {
 	case b.linux():
 		advice = append(advice, unknown+" may work: Linux can admit SO_REUSEPORT alongside one socket of your user without asking the others.")
 	case len(advice) == 0:
-		advice = append(advice, "The rules of "+b.system.String()+" do not say whether any Config works.")
+		advice = append(advice, "The rules of "+b.system.Title()+" do not say whether any Config works.")
 	}
 	return advice, verdicts
 }

@@ -73,7 +73,10 @@ const Solaris114 = "solaris-11.4"
 // rules.
 func (s System) Name() string { return s.name }
 
-// String returns the name for display, with the versions.
+// Title returns the name for display, with the versions.
+func (s System) Title() string { return s.title }
+
+// String returns the title.
 func (s System) String() string { return s.title }
 
 // inferred returns a system whose rules and facts are those of s, but for port 0.
