@@ -395,4 +395,7 @@ func TestControlCannotUndoExclusive(t *testing.T) {
 		c.Exclusive = reuse.Prefer
 		require.NoError(t, closed(before.Listen(t.Context(), "tcp", ":0")))
 	}
+	// The bind of a link-local address binds the socket to a device.
+	err := bind(t.Context(), reuse.Config{Exclusive: reuse.On}, "tcp", "[fe80::1%lo]:0")
+	isOptionError(t, err, reuse.Exclusive, errors.ErrUnsupported)
 }
