@@ -1,7 +1,9 @@
 package reuse_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"net"
 	"os"
@@ -196,13 +198,16 @@ func TestCancelledContext(t *testing.T) {
 	require.NoError(t, bind(ctx, reuse.Config{Addr: reuse.Prefer}, "tcp4", "127.0.0.1:0"))
 }
 
-// The local address that Dial binds is the one that package net resolves.
+// The local address that Dial binds is the one that package net resolves. The name has an
+// address of each family, of which the resolver puts IPv6 first.
 func TestResolveLikeNet(t *testing.T) {
-	t.Parallel()
+	resolver := net.DefaultResolver
+	defer func() { net.DefaultResolver = resolver }()
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: nameServer}
 	for _, address := range []string{
-		"127.0.0.1:0", "127.0.0.1:80", "127.0.0.1:080", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:+1", "127.0.0.1", "127.0.0.01:1", "[127.0.0.1]:1",
-		"[::1]:0", "[::1%1]:5", "[::%]]:0", "[::]:0", "[::1]", "::1:5", "0.0.0.0:7", ":7", ":", "[::ffff:127.0.0.1]:5", "[::127.0.0.1]:5", "224.0.0.251:5353", "[ff02::fb%1]:5353",
-		"[fe80::1%lo]:5", "localhost:7",
+		"127.0.0.1:0", "127.0.0.1:80", "127.0.0.1:080", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:+1", "127.0.0.1", "[127.0.0.1]:1",
+		"[::1]:0", "[::1%1]:5", "[::]:0", "[::1]", "::1:5", "0.0.0.0:7", ":7", ":", "[::ffff:127.0.0.1]:5", "[::127.0.0.1]:5", "224.0.0.251:5353", "[ff02::fb%1]:5353",
+		"[fe80::1%lo]:5", "name.invalid.:7",
 	} {
 		for _, network := range []string{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"} {
 			var theirs net.Addr
@@ -226,4 +231,29 @@ func TestResolveLikeNet(t *testing.T) {
 	a, err := reuse.Resolve(t.Context(), "ip6:icmp", "fe80::1%lo")
 	require.NoError(t, err)
 	assert.Equal(t, "fe80::1%lo", a.String())
+}
+
+// nameServer connects to a server that answers one query of DNS over TCP (RFC 1035, section
+// 4) with the loopback address of the wanted family.
+func nameServer(context.Context, string, string) (net.Conn, error) {
+	client, server := net.Pipe()
+	go func() {
+		defer server.Close()
+		message := make([]byte, 512)
+		if _, err := server.Read(message); err != nil {
+			return
+		}
+		const header = 2 + 12 // of which 2 are the length
+		question := message[:header+bytes.IndexByte(message[header:], 0)+5]
+		kind, ip := question[len(question)-3], net.IPv6loopback
+		if kind == 1 {
+			ip = net.IP{127, 0, 0, 1}
+		}
+		answer := append(question, 0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 1, 0, byte(len(ip)))
+		answer = append(answer, ip...)
+		binary.BigEndian.PutUint16(answer, uint16(len(answer)-2))
+		copy(answer[4:], []byte{0x80, 0, 0, 1, 0, 1, 0, 0, 0, 0}) // a response with one answer
+		_, _ = server.Write(answer)
+	}()
+	return client, nil
 }
