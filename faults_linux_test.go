@@ -268,6 +268,7 @@ func TestInspectReportsFaults(t *testing.T) {
 			}
 			isOptionError(t, err, call.options[0], nil, what)
 			require.ErrorIs(t, err, errno, what)
+			require.ErrorContains(t, err, "get "+call.options[0].String(), what)
 			require.Equal(t, reuse.Config{}, got, what)
 		}
 	}
@@ -294,6 +295,7 @@ func TestSupportedReportsFaults(t *testing.T) {
 		var failure error
 		tt.call.while(t, tt.errno, func() { failure = reuse.Port.Supported() })
 		isOptionError(t, failure, reuse.Port, map[bool]error{true: errors.ErrUnsupported}[tt.conclusive], what)
+		require.ErrorContains(t, failure, "probe Port", what)
 		if tt.errno != 0 {
 			require.ErrorIs(t, failure, tt.errno, what)
 		}

@@ -138,21 +138,13 @@ func TestControlRefusesPortZero(t *testing.T) {
 			isOptionError(t, err, o, os.ErrInvalid, s)
 			assert.Contains(t, err.Error(), "ListenPacket")
 
-			var p net.PacketConn
-			for range 20 { // another test may take the port in between
-				free, err := net.ListenPacket("udp4", "127.0.0.1:0")
-				require.NoError(t, err)
-				require.NoError(t, free.Close())
-				if p, err = lc.ListenPacket(t.Context(), "udp4", local(free)); err == nil {
-					break
-				}
-				t.Log(err)
+			if testproc.OnGVisor() {
+				continue // where ListenPacket refuses port 0
 			}
-			require.NotNil(t, p)
-			defer p.Close()
-			q, err := lc.ListenPacket(t.Context(), "udp4", local(p))
+			p, err := with(o, s).ListenPacket(t.Context(), "udp4", "127.0.0.1:0")
 			require.NoError(t, err)
-			defer q.Close()
+			defer p.Close()
+			assert.NoError(t, closed(lc.ListenPacket(t.Context(), "udp4", local(p))), "%v %v", o, s)
 		}
 	}
 }
