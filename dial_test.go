@@ -136,13 +136,6 @@ func TestDialRefuses(t *testing.T) {
 			assert.Contains(t, err.Error(), "use Port", tt)
 		}
 	}
-	_, err := reuse.Config{Exclusive: reuse.On}.Dialer(net.Dialer{})
-	switch goos() {
-	case "linux", "windows", "solaris", "illumos":
-		assert.NoError(t, err)
-	default: // a socket with SO_REUSEADDR binds the address of a connected one
-		assert.ErrorIs(t, err, errors.ErrUnsupported)
-	}
 }
 
 // A Dialer keeps what it was given, and calls its Control functions as package net would.

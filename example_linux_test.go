@@ -81,9 +81,6 @@ func ExampleConfig_Dial() {
 		log.Fatal(err) // Windows and illumos cannot do it
 	}
 	defer here.Close()
-	if err := here.(*net.TCPListener).SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		log.Fatal(err)
-	}
 	there, err := c.Listen(ctx, "tcp4", "127.0.0.1:0") // the peer's
 	if err != nil {
 		log.Fatal(err)

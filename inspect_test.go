@@ -148,18 +148,6 @@ func possibleOnLinux(c reuse.Config, m maker, network string) bool {
 	return c.Exclusive != reuse.On || !udp || !m.dial && network == "udp" // another user can take the traffic
 }
 
-// The zero Config makes the sockets of package net.
-func TestZeroConfigIsPackageNet(t *testing.T) {
-	t.Parallel()
-	ours, err := reuse.Config{}.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer ours.Close()
-	theirs, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer theirs.Close()
-	assert.Equal(t, inspect(t, theirs), inspect(t, ours))
-}
-
 func TestInspectBadInput(t *testing.T) {
 	t.Parallel()
 	closed, err := net.Listen("tcp", "127.0.0.1:0")

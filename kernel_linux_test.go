@@ -34,51 +34,36 @@ func sockoptOf(t testing.TB, s any, level, name int) (v int, err error) {
 // IP_BIND_ADDRESS_NO_PORT (6.1.176 and 6.1.192: EOPNOTSUPP, measured), and gVisor's none.
 func TestInspectAgainstKernel(t *testing.T) {
 	t.Parallel()
-	remote := peer(t, "tcp4", "127.0.0.1:0")
-	for _, c := range []reuse.Config{
-		{}, {Addr: reuse.Off}, {Port: reuse.On}, {Addr: reuse.On, PortLB: reuse.On}, {Exclusive: reuse.On}, {DeferPort: reuse.On},
-	} {
-		var s any
-		var err error
-		if c.DeferPort != reuse.On {
-			s, err = c.Listen(t.Context(), "tcp4", "127.0.0.1:0")
-		} else if reuse.DeferPort.Supported() == nil {
-			s, err = c.Dial(t.Context(), "tcp4", "127.0.0.1:0", remote)
-		} else {
-			continue
-		}
-		require.NoError(t, err)
-		defer discard(s.(socket))
-		got := inspect(t, s)
-		for o, n := range map[reuse.Option][2]int{
-			reuse.Addr:      {unix.SOL_SOCKET, unix.SO_REUSEADDR},
-			reuse.Port:      {unix.SOL_SOCKET, unix.SO_REUSEPORT},
-			reuse.PortLB:    {unix.SOL_SOCKET, unix.SO_REUSEPORT},
-			reuse.DeferPort: {unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT},
-		} {
-			want := reuse.Off
-			if v, err := sockoptOf(t, s, n[0], n[1]); err != nil {
-				require.Equal(t, reuse.DeferPort, o, err)
-				require.True(t, testproc.OnGVisor() || isMPTCP(t, s) && errors.Is(err, unix.EOPNOTSUPP), err)
-				want = reuse.Default
-			} else if v != 0 {
-				want = reuse.On
-			}
-			assert.Equal(t, want, get(got, o), "%v %v", c, o)
-			if asked := get(c, o); asked != reuse.Default {
-				assert.Equal(t, asked, want, "%v %v", c, o)
+	for _, m := range makers(t, "tcp4") {
+		for _, c := range []reuse.Config{{}, {Addr: reuse.Off}, {Port: reuse.On}, {DeferPort: reuse.Prefer}} {
+			s, err := m.make(c)
+			require.NoError(t, err)
+			defer discard(s.(socket))
+			got := inspect(t, s)
+			for o, n := range map[reuse.Option][2]int{
+				reuse.Addr:      {unix.SOL_SOCKET, unix.SO_REUSEADDR},
+				reuse.Port:      {unix.SOL_SOCKET, unix.SO_REUSEPORT},
+				reuse.PortLB:    {unix.SOL_SOCKET, unix.SO_REUSEPORT},
+				reuse.DeferPort: {unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT},
+			} {
+				want := reuse.Off
+				if v, err := sockoptOf(t, s, n[0], n[1]); err != nil {
+					require.Equal(t, reuse.DeferPort, o, err)
+					require.True(t, testproc.OnGVisor() || isMPTCP(t, s) && errors.Is(err, unix.EOPNOTSUPP), err)
+					want = reuse.Default
+				} else if v != 0 {
+					want = reuse.On
+				}
+				assert.Equal(t, want, get(got, o), "%s %v %v", m.name, c, o)
 			}
 		}
 	}
-	r, w, err := os.Pipe()
+	file, err := os.Open(os.DevNull)
 	require.NoError(t, err)
-	defer r.Close()
-	defer w.Close()
-	c, err := reuse.Inspect(r)
+	defer file.Close()
+	_, err = reuse.Inspect(file)
+	isOptionError(t, err, reuse.Addr, nil)
 	assert.ErrorIs(t, err, unix.ENOTSOCK)
-	var oe *reuse.OptionError
-	assert.ErrorAs(t, err, &oe)
-	assert.Equal(t, reuse.Config{}, c)
 }
 
 func isMPTCP(t testing.TB, s any) bool {
@@ -88,17 +73,20 @@ func isMPTCP(t testing.TB, s any) bool {
 }
 
 // A listener is MPTCP if package net would have made it so: no option makes package net
-// fall back to TCP.
-func TestMPTCPAsPackageNet(t *testing.T) {
+// fall back to TCP. The zero Config changes no option.
+func TestListenAsPackageNet(t *testing.T) {
 	t.Parallel()
-	listensMPTCP := func(c reuse.Config) bool {
-		l, err := c.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+	theirs, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer theirs.Close()
+	for _, c := range []reuse.Config{{}, {Addr: reuse.On}, {Port: reuse.On}, {PortLB: reuse.On}, {Exclusive: reuse.On}} {
+		ours, err := c.Listen(t.Context(), "tcp4", "127.0.0.1:0")
 		require.NoError(t, err)
-		defer l.Close()
-		return isMPTCP(t, l)
-	}
-	for _, c := range []reuse.Config{{Addr: reuse.On}, {Port: reuse.On}, {PortLB: reuse.On}, {Exclusive: reuse.On}} {
-		assert.Equal(t, listensMPTCP(reuse.Config{}), listensMPTCP(c), c)
+		defer ours.Close()
+		assert.Equal(t, isMPTCP(t, theirs), isMPTCP(t, ours), c)
+		if c == (reuse.Config{}) {
+			assert.Equal(t, inspect(t, theirs), inspect(t, ours))
+		}
 	}
 }
 
