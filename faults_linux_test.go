@@ -151,7 +151,6 @@ func TestInForceOrErrorWhateverFails(t *testing.T) {
 		}
 		require.True(t, returns(t, descriptor, goroutines), name)
 	}
-	t.Log(failed, "failed,", opened, "did not")
 	assert.NotZero(t, failed)
 	assert.NotZero(t, opened)
 }
