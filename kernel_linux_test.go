@@ -145,10 +145,8 @@ func TestDeferPort(t *testing.T) {
 			want int
 		}{
 			{reuse.Config{}, 10},
-			{reuse.Config{DeferPort: reuse.Off}, 10},
 			{reuse.Config{DeferPort: reuse.On}, 20},
 			{reuse.Config{DeferPort: reuse.Prefer}, 20},
-			{reuse.Config{Addr: reuse.On, Port: reuse.On}, 10},
 		} {
 			var conns []net.Conn
 			for _, remote := range remotes {

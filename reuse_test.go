@@ -42,9 +42,9 @@ func TestStrings(t *testing.T) {
 
 func TestCheck(t *testing.T) {
 	t.Parallel()
-	seen, text, conflicts := map[reuse.Config]bool{}, map[string]bool{}, 0
+	text, conflicts := map[string]bool{}, 0
 	configs(len(all), func(c reuse.Config) {
-		seen[c], text[c.String()] = true, true
+		text[c.String()] = true
 		want := wanted(c.Exclusive) && (wanted(c.Addr) || wanted(c.Port) || wanted(c.PortLB)) ||
 			wanted(c.Port) && c.PortLB == reuse.Off || c.Port == reuse.Off && wanted(c.PortLB)
 		err := c.Check()
@@ -61,7 +61,6 @@ func TestCheck(t *testing.T) {
 		assert.NotContains(t, err.Error(), runtime.GOOS, "the verdict is the same on every system")
 	})
 	assert.NotZero(t, conflicts)
-	assert.Len(t, seen, 1024)
 	assert.Len(t, text, 1024)
 
 	for _, o := range all {

@@ -146,11 +146,7 @@ func TestMulticastPortZeroKeepsAddr(t *testing.T) {
 	supportedHere(t, reuse.Port.Supported())
 	for setting, want := range map[reuse.Setting]reuse.Setting{reuse.Default: reuse.On, reuse.Off: reuse.Off} {
 		p, err := reuse.Config{Addr: setting, Port: reuse.On}.ListenPacket(t.Context(), "udp4", "239.255.7.8:0")
-		if testproc.OnGVisor() {
-			require.ErrorIs(t, err, errors.ErrUnsupported)
-			continue
-		}
-		require.NoError(t, err)
+		supportedHere(t, err)
 		defer p.Close()
 		got := inspect(t, p)
 		assert.Equal(t, reuse.On, got.Port)
