@@ -300,14 +300,16 @@ func TestControlCannotUndoExclusive(t *testing.T) {
 	v6only := func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1) }
 	reuseaddr := func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) }
 	for _, tt := range []struct {
-		do     func(fd int) error
-		option reuse.Option
-		want   error
-		before bool // the same before c is seen
+		network string
+		do      func(fd int) error
+		option  reuse.Option
+		want    error
 	}{
-		{device, reuse.Exclusive, reuse.ErrConflict, true},
-		{v6only, reuse.Exclusive, errors.ErrUnsupported, true},
-		{reuseaddr, reuse.Addr, reuse.ErrConflict, false},
+		{"tcp", device, reuse.Exclusive, reuse.ErrConflict},
+		{"tcp", v6only, reuse.Exclusive, errors.ErrUnsupported},
+		{"udp", device, reuse.Exclusive, reuse.ErrConflict},
+		{"udp", v6only, reuse.Exclusive, errors.ErrUnsupported},
+		{"udp", reuseaddr, reuse.Addr, reuse.ErrConflict},
 	} {
 		c := reuse.Config{Exclusive: reuse.On}
 		control := func(_, _ string, rc syscall.RawConn) error {
@@ -319,18 +321,22 @@ func TestControlCannotUndoExclusive(t *testing.T) {
 			return errors.Join(control(network, address, rc), c.Control(network, address, rc))
 		}}
 		for i, lc := range []net.ListenConfig{after, before} {
-			err := closed(lc.ListenPacket(t.Context(), "udp", ":0"))
+			if tt.network == "tcp" {
+				err = closed(lc.Listen(t.Context(), "tcp", ":0"))
+			} else {
+				err = closed(lc.ListenPacket(t.Context(), "udp", ":0"))
+			}
 			if errors.Is(err, unix.EPERM) {
 				t.Skipf("this user may not bind to a device: %v", err)
 			}
-			if i == 1 && !tt.before {
-				require.NoError(t, err)
+			if i == 1 && tt.option == reuse.Addr {
+				require.NoError(t, err, "c clears it")
 				continue
 			}
 			isOptionError(t, err, tt.option, tt.want, i)
 		}
 		c.Exclusive = reuse.Prefer
-		require.NoError(t, closed(before.ListenPacket(t.Context(), "udp", ":0")))
+		require.NoError(t, closed(before.Listen(t.Context(), "tcp", ":0")))
 	}
 	// The bind of a link-local address binds the socket to a device.
 	err := bind(t.Context(), reuse.Config{Exclusive: reuse.On}, "tcp", "[fe80::1%lo]:0")
