@@ -126,6 +126,7 @@ func TestDialRefuses(t *testing.T) {
 	} {
 		err := closed(with(tt.option, reuse.On).Dial(t.Context(), tt.network, tt.laddr, "127.0.0.1:9"))
 		isOptionError(t, netError(t, "dial", err), tt.option, errors.ErrUnsupported, tt)
+		assert.NotRegexp(t, ": $", err.Error(), "%v: there is a reason", tt)
 	}
 }
 

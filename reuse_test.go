@@ -31,7 +31,6 @@ func TestStrings(t *testing.T) {
 		{reuse.Exclusive, "Exclusive"},
 		{reuse.DeferPort, "DeferPort"},
 		{reuse.Option(0), "Option(0)"},
-		{reuse.Option(6), "Option(6)"},
 		{reuse.Config{}, "Default"},
 		{reuse.Config{Addr: reuse.Off, Port: reuse.On}, "Addr=Off,Port=On"},
 		{reuse.Config{PortLB: reuse.Prefer, Exclusive: 9, DeferPort: reuse.On}, "PortLB=Prefer,Exclusive=Setting(9),DeferPort=On"},
