@@ -69,8 +69,8 @@ func (o Option) checkNetwork(network string, dial bool) error {
 	case strings.HasPrefix(network, "udp"):
 		dialedKinds = dialedUDP
 	case strings.HasPrefix(network, "unix"):
-		// AF_UNIX: SO_REUSEPORT is EOPNOTSUPP from Linux 6.13 on and had no effect
-		// before; SO_REUSEADDR has none.
+		// AF_UNIX: SO_REUSEPORT is EOPNOTSUPP from Linux 6.13 on, and had no effect
+		// before. SO_REUSEADDR has no effect.
 		return unsupportedReason("it has no effect on a Unix socket")
 	case strings.HasPrefix(network, "ip"):
 		return unsupportedReason("it has no effect on a raw IP socket")

@@ -68,8 +68,8 @@ func ask(client *http.Client, url string) string {
 	return string(text)
 }
 
-// Prefer does without an option that the system lacks, and nothing else: the port of a
-// listener that does not share is in use.
+// Prefer continues without an option that the system lacks. Every other error remains:
+// here the port is in use by a listener that does not share.
 func ExampleSetting() {
 	ctx := context.Background()
 	alone, err := net.Listen("tcp4", "127.0.0.1:0") // without the option
@@ -127,7 +127,7 @@ func listeners(ctx context.Context, n int, network, address string) (list []net.
 }
 
 // A web server with an accept queue for each of its listeners. The listeners are those
-// of package net, so that whatever has a Serve(net.Listener) takes them, as gRPC does.
+// of package net, so every server with a Serve(net.Listener) can use them, as gRPC does.
 func Example_listeners() {
 	list, err := listeners(context.Background(), 4, "tcp4", "127.0.0.1:0")
 	if err != nil {

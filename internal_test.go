@@ -106,9 +106,8 @@ func TestAddrKind(t *testing.T) {
 	}
 }
 
-// An option that is On is refused if another one would clear it; one that is only
-// preferred gives way. That is so for PortLB and Addr on Solaris; on Linux Check has
-// refused it.
+// On is an error if another option would clear it, and Prefer is cleared, as with PortLB and
+// Addr on Solaris. On Linux Check refuses such a Config.
 func TestPreferGivesWay(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
