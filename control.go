@@ -69,8 +69,8 @@ func (o Option) checkNetwork(network string, dial bool) error {
 	case strings.HasPrefix(network, "udp"):
 		dialedKinds = dialedUDP
 	case strings.HasPrefix(network, "unix"):
-		// AF_UNIX: SO_REUSEPORT is EOPNOTSUPP from Linux 6.13 on and had no effect
-		// before; SO_REUSEADDR has none.
+		// AF_UNIX: SO_REUSEPORT is EOPNOTSUPP from Linux 6.13 on, and had no effect
+		// before. SO_REUSEADDR has no effect.
 		return unsupportedReason("it has no effect on a Unix socket")
 	case strings.HasPrefix(network, "ip"):
 		return unsupportedReason("it has no effect on a raw IP socket")
@@ -388,7 +388,8 @@ func (o Option) read(fd uintptr) (Setting, error) {
 
 // addrKind returns the kind of a socket before its bind. An address that does not parse
 // counts as a wildcard, for which less is guaranteed. So does a multicast address, for which
-// package net binds the wildcard.
+// package net binds the wildcard, and on Linux a link-local one: bind(2) also binds that
+// socket to the device of the zone, see checkSocket.
 func (s *optionSetter) addrKind(fd uintptr) (sockKinds, error) {
 	host, _, _ := net.SplitHostPort(s.address)
 	ip, err := netip.ParseAddr(host)
@@ -399,6 +400,8 @@ func (s *optionSetter) addrKind(fd uintptr) (sockKinds, error) {
 		kind = tcp4Any
 	case ipv4:
 		kind = tcp4
+	case isLinux && ip.IsLinkLocalUnicast():
+		kind = tcp6Any
 	case !wildcard:
 		kind = tcp6
 	default: // package net also calls a dual-stack socket "tcp6"

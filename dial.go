@@ -175,16 +175,12 @@ func tupleError(err error) error {
 	return &tuple
 }
 
-// addrPort returns a TCP or UDP address in comparable form.
+// addrPort returns a TCP or UDP address in comparable form, and the zero AddrPort for others.
 func addrPort(a net.Addr) netip.AddrPort {
-	var p netip.AddrPort
-	switch a := a.(type) {
-	case *net.TCPAddr:
-		p = a.AddrPort()
-	case *net.UDPAddr:
-		p = a.AddrPort()
+	if a, ok := a.(interface{ AddrPort() netip.AddrPort }); ok {
+		return a.AddrPort()
 	}
-	return p
+	return netip.AddrPort{}
 }
 
 func isUnspecified(a net.Addr) bool {

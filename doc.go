@@ -46,8 +46,8 @@
 //  2. for IPv4
 //  3. for a specific address, not for a wildcard address
 //  4. from Solaris 11.4 on
-//  5. for TCP except on 0.0.0.0 and an IPv6-only ::, for UDP on a dual-stack ::, and
-//     for any listener on a port that other users may not bind
+//  5. for TCP except on 0.0.0.0, an IPv6-only :: and a link-local address, for UDP on
+//     a dual-stack ::, and for any listener on a port that other users may not bind
 //
 // A "-" means that On is an error that [errors.Is] finds as [errors.ErrUnsupported].
 // [Option.Supported] probes the running system.

@@ -18,7 +18,7 @@ import (
 	"example.com/reuse"
 )
 
-// Several processes serve one port, of which this one is the first and the second.
+// Several processes can serve one port. Here one process opens it twice.
 func ExampleConfig_Listen() {
 	ctx := context.Background()
 	c := reuse.Config{PortLB: reuse.On}
@@ -43,7 +43,7 @@ func ExampleConfig_Listen() {
 func ExampleConfig_Listen_exclusive() {
 	l, err := reuse.Config{Exclusive: reuse.On}.Listen(context.Background(), "tcp4", "127.0.0.1:0")
 	if err != nil {
-		log.Fatal(err) // a BSD or macOS wildcard address, say
+		log.Fatal(err) // for example a wildcard address of a BSD or macOS
 	}
 	defer l.Close()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
@@ -52,7 +52,7 @@ func ExampleConfig_Listen_exclusive() {
 	// Output: true
 }
 
-// With port 0 the kernel chooses a free port, which others may then join.
+// With port 0 the kernel chooses a free port, which other sockets can then join.
 func ExampleConfig_ListenPacket() {
 	c := reuse.Config{Port: reuse.On}
 	first, err := c.ListenPacket(context.Background(), "udp4", "127.0.0.1:0")
@@ -69,21 +69,17 @@ func ExampleConfig_ListenPacket() {
 	// Output: true
 }
 
-// Two peers meet through their NATs: each listens, and dials the other from the port
-// that it listens on, which opens its NAT for the other. Both sockets have Port. A peer
-// that dials late finds that there is a connection already, and accepts it.
+// Two peers connect through their NATs. Each peer dials the other from the port of its own
+// listener, which opens its NAT for the other. Both sockets have Port On. The peer that
+// dials second gets ErrTupleInUse, because the connection exists already, and accepts it.
 func ExampleConfig_Dial() {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
+	ctx := context.Background()
 	c := reuse.Config{Port: reuse.On}
 	here, err := c.Listen(ctx, "tcp4", "127.0.0.1:0")
 	if err != nil {
-		log.Fatal(err) // Windows and illumos cannot do it
+		log.Fatal(err) // Port is unsupported on Windows and illumos
 	}
 	defer here.Close()
-	if err := here.(*net.TCPListener).SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		log.Fatal(err)
-	}
 	there, err := c.Listen(ctx, "tcp4", "127.0.0.1:0") // the peer's
 	if err != nil {
 		log.Fatal(err)
@@ -144,8 +140,8 @@ func ExampleOption_Supported() {
 	// Output: several processes can share the load of a port
 }
 
-// What a socket has that another package made. A net.Listener is no syscall.Conn by
-// itself; the listeners of package net are.
+// The options of a socket that another package made. The listeners of package net are
+// a syscall.Conn, which the type net.Listener does not say.
 func ExampleInspect() {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -176,8 +172,8 @@ func ExampleConfig_Control() {
 	// Output: Off
 }
 
-// listenMulticast makes a receiver of an IPv4 group, on the interface that has
-// an address; 0.0.0.0 lets the kernel choose one.
+// listenMulticast returns a receiver of an IPv4 group on the interface that has an address.
+// With 0.0.0.0 the kernel chooses the interface.
 func listenMulticast(group netip.AddrPort, iface netip.Addr) (*net.UDPConn, error) {
 	// Linux and Solaris need Addr, and the other systems Port.
 	c := reuse.Config{Addr: reuse.On, Port: reuse.Prefer}
@@ -205,23 +201,17 @@ func join(conn *net.UDPConn, group *unix.IPMreq) error {
 	return errors.Join(err, os.NewSyscallError("setsockopt IP_ADD_MEMBERSHIP", joinErr))
 }
 
-// A receiver of mDNS alongside others on the same machine, a system's own service
-// perhaps: all get every datagram. Windows joins a group in another way.
+// A receiver of mDNS alongside others on the same machine, for example a service of the
+// system. Each gets every datagram. Windows joins a group in another way.
 func Example_mdns() {
 	conn, err := listenMulticast(netip.MustParseAddrPort("224.0.0.251:5353"), netip.IPv4Unspecified())
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer conn.Close()
-	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		log.Fatal(err)
-	}
 	b := make([]byte, 9000) // mDNS has no larger ones (RFC 6762, section 17)
 	for {
 		n, from, err := conn.ReadFromUDPAddrPort(b)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return
-		}
 		if err != nil {
 			log.Fatal(err)
 		}

@@ -68,8 +68,8 @@ func ask(client *http.Client, url string) string {
 	return string(text)
 }
 
-// Prefer does without an option that the system lacks, and nothing else: the port of a
-// listener that does not share is in use.
+// Prefer continues without an option that the system lacks. Every other error remains:
+// here the port is in use by a listener that does not share.
 func ExampleSetting() {
 	ctx := context.Background()
 	alone, err := net.Listen("tcp4", "127.0.0.1:0") // without the option
@@ -81,15 +81,6 @@ func ExampleSetting() {
 	c := reuse.Config{PortLB: reuse.Prefer}
 	_, err = c.Listen(ctx, "tcp4", alone.Addr().String())
 	fmt.Println("refused:", err != nil)
-
-	l, err := c.Listen(ctx, "tcp4", "127.0.0.1:0")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer l.Close()
-	if err := reuse.PortLB.Supported(); err != nil {
-		log.Print("this process serves alone: ", err)
-	}
 	// Output: refused: true
 }
 
@@ -136,7 +127,7 @@ func listeners(ctx context.Context, n int, network, address string) (list []net.
 }
 
 // A web server with an accept queue for each of its listeners. The listeners are those
-// of package net, so that whatever has a Serve(net.Listener) takes them, as gRPC does.
+// of package net, so every server with a Serve(net.Listener) can use them, as gRPC does.
 func Example_listeners() {
 	list, err := listeners(context.Background(), 4, "tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -160,20 +151,4 @@ func Example_listeners() {
 		}
 	}
 	// Output: hello
-}
-
-// A socket for QUIC. The sessions are lost if other sockets come to share its port,
-// or leave it: the kernel then gives their datagrams to another socket. So the socket is
-// Exclusive, where the system can promise that.
-func Example_quic() {
-	conn, err := reuse.Config{Exclusive: reuse.Prefer}.ListenPacket(context.Background(), "udp4", "127.0.0.1:0")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer conn.Close()
-	// With quic-go: quic.Transport{Conn: udp}. All sessions, those that it accepts and
-	// those that it dials, go through this one socket.
-	udp, ok := conn.(*net.UDPConn) // whose further methods a library may want
-	fmt.Println(ok, udp.LocalAddr().Network())
-	// Output: true udp
 }

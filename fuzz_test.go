@@ -71,26 +71,22 @@ func FuzzAddress(f *testing.F) {
 		same("ListenPacket", ours["ListenPacket"](network, address), closed(net.ListenPacket(network, address)))
 
 		// Of a dial only what comes before the connection.
-		stop := errors.New("stop")
-		var to [2][]string
-		var errs [2]error
-		for i := range 2 {
-			d := net.Dialer{Control: func(network, address string, _ syscall.RawConn) error {
-				to[i] = append(to[i], network+" "+address)
-				return stop
-			}}
-			if i == 1 {
-				var err error
-				d, err = c.Dialer(d)
-				require.NoError(t, err)
-			}
-			errs[i] = closed(d.DialContext(ctx, network, address))
-			require.Error(t, errs[i])
+		dial := func(c reuse.Config) (to []string, err error) {
+			d, err := c.Dialer(net.Dialer{Control: func(network, address string, _ syscall.RawConn) error {
+				to = append(to, network+" "+address)
+				return errors.New("stop")
+			}})
+			require.NoError(t, err)
+			err = closed(d.DialContext(ctx, network, address))
+			require.Error(t, err)
+			return to, err
 		}
-		require.ElementsMatch(t, to[0], to[1], "Dialer %q %q", network, address)
-		same("Dialer", errs[1], errs[0])
-		if len(to[0]) == 0 {
-			same("Dial to", ours["Dial to"](network, address), errs[0])
+		to, dials := dial(reuse.Config{})
+		got, err := dial(c)
+		require.ElementsMatch(t, to, got, "Dialer %q %q", network, address)
+		same("Dialer", err, dials)
+		if len(to) == 0 {
+			same("Dial to", ours["Dial to"](network, address), dials)
 		}
 
 		// From an address, to the peer.

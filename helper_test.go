@@ -154,14 +154,6 @@ func local(s any) string {
 	return s.(interface{ LocalAddr() net.Addr }).LocalAddr().String()
 }
 
-func hostOf(address string) string {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		panic(err)
-	}
-	return host
-}
-
 func portOf(s any) string {
 	_, port, err := net.SplitHostPort(local(s))
 	if err != nil {

@@ -1,10 +1,10 @@
 package reuse_test
 
 import (
+	"context"
 	"errors"
 	"net"
 	"os"
-	"runtime"
 	"strconv"
 	"syscall"
 	"testing"
@@ -34,51 +34,36 @@ func sockoptOf(t testing.TB, s any, level, name int) (v int, err error) {
 // IP_BIND_ADDRESS_NO_PORT (6.1.176 and 6.1.192: EOPNOTSUPP, measured), and gVisor's none.
 func TestInspectAgainstKernel(t *testing.T) {
 	t.Parallel()
-	remote := peer(t, "tcp4", "127.0.0.1:0")
-	for _, c := range []reuse.Config{
-		{}, {Addr: reuse.Off}, {Port: reuse.On}, {Addr: reuse.On, PortLB: reuse.On}, {Exclusive: reuse.On}, {DeferPort: reuse.On},
-	} {
-		var s any
-		var err error
-		if c.DeferPort != reuse.On {
-			s, err = c.Listen(t.Context(), "tcp4", "127.0.0.1:0")
-		} else if reuse.DeferPort.Supported() == nil {
-			s, err = c.Dial(t.Context(), "tcp4", "127.0.0.1:0", remote)
-		} else {
-			continue
-		}
-		require.NoError(t, err)
-		defer discard(s.(socket))
-		got := inspect(t, s)
-		for o, n := range map[reuse.Option][2]int{
-			reuse.Addr:      {unix.SOL_SOCKET, unix.SO_REUSEADDR},
-			reuse.Port:      {unix.SOL_SOCKET, unix.SO_REUSEPORT},
-			reuse.PortLB:    {unix.SOL_SOCKET, unix.SO_REUSEPORT},
-			reuse.DeferPort: {unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT},
-		} {
-			want := reuse.Off
-			if v, err := sockoptOf(t, s, n[0], n[1]); err != nil {
-				require.Equal(t, reuse.DeferPort, o, err)
-				require.True(t, testproc.OnGVisor() || isMPTCP(t, s) && errors.Is(err, unix.EOPNOTSUPP), err)
-				want = reuse.Default
-			} else if v != 0 {
-				want = reuse.On
-			}
-			assert.Equal(t, want, get(got, o), "%v %v", c, o)
-			if asked := get(c, o); asked != reuse.Default {
-				assert.Equal(t, asked, want, "%v %v", c, o)
+	for _, m := range makers(t, "tcp4") {
+		for _, c := range []reuse.Config{{}, {Addr: reuse.Off}, {Port: reuse.On}, {DeferPort: reuse.Prefer}} {
+			s, err := m.make(c)
+			require.NoError(t, err)
+			defer discard(s.(socket))
+			got := inspect(t, s)
+			for o, n := range map[reuse.Option][2]int{
+				reuse.Addr:      {unix.SOL_SOCKET, unix.SO_REUSEADDR},
+				reuse.Port:      {unix.SOL_SOCKET, unix.SO_REUSEPORT},
+				reuse.PortLB:    {unix.SOL_SOCKET, unix.SO_REUSEPORT},
+				reuse.DeferPort: {unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT},
+			} {
+				want := reuse.Off
+				if v, err := sockoptOf(t, s, n[0], n[1]); err != nil {
+					require.Equal(t, reuse.DeferPort, o, err)
+					require.True(t, testproc.OnGVisor() || isMPTCP(t, s) && errors.Is(err, unix.EOPNOTSUPP), err)
+					want = reuse.Default
+				} else if v != 0 {
+					want = reuse.On
+				}
+				assert.Equal(t, want, get(got, o), "%s %v %v", m.name, c, o)
 			}
 		}
 	}
-	r, w, err := os.Pipe()
+	file, err := os.Open(os.DevNull)
 	require.NoError(t, err)
-	defer r.Close()
-	defer w.Close()
-	c, err := reuse.Inspect(r)
+	defer file.Close()
+	_, err = reuse.Inspect(file)
+	isOptionError(t, err, reuse.Addr, nil)
 	assert.ErrorIs(t, err, unix.ENOTSOCK)
-	var oe *reuse.OptionError
-	assert.ErrorAs(t, err, &oe)
-	assert.Equal(t, reuse.Config{}, c)
 }
 
 func isMPTCP(t testing.TB, s any) bool {
@@ -87,60 +72,36 @@ func isMPTCP(t testing.TB, s any) bool {
 	return protocol == unix.IPPROTO_MPTCP
 }
 
-// A listener is MPTCP exactly when package net would have made it so.
-func TestMPTCPAsPackageNet(t *testing.T) {
+// A listener is MPTCP if package net would have made it so: no option makes package net
+// fall back to TCP. The zero Config changes no option.
+func TestListenAsPackageNet(t *testing.T) {
 	t.Parallel()
-	for _, network := range []string{"tcp", "tcp4", "tcp6"} {
-		needNetwork(t, network)
-		for _, mode := range []string{"default", "on", "off"} {
-			var base net.ListenConfig
-			if mode != "default" {
-				base.SetMultipathTCP(mode == "on")
-			}
-			isMPTCP := func(l net.Listener, err error) bool {
-				require.NoError(t, err)
-				defer l.Close()
-				return isMPTCP(t, l)
-			}
-			plain := isMPTCP(base.Listen(t.Context(), network, loopback(network)))
-			for _, c := range []reuse.Config{{Addr: reuse.On}, {Port: reuse.On}, {PortLB: reuse.On}, {Exclusive: reuse.On}} {
-				lc, err := c.ListenConfig(base)
-				require.NoError(t, err)
-				assert.Equal(t, plain, isMPTCP(lc.Listen(t.Context(), network, loopback(network))), "%s %s %v", network, mode, c)
-				if mode == "default" {
-					assert.Equal(t, plain, isMPTCP(c.Listen(t.Context(), network, loopback(network))), "%s %v", network, c)
-				}
-			}
+	theirs, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer theirs.Close()
+	for _, c := range []reuse.Config{{}, {Addr: reuse.On}, {Port: reuse.On}, {PortLB: reuse.On}, {Exclusive: reuse.On}} {
+		ours, err := c.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer ours.Close()
+		assert.Equal(t, isMPTCP(t, theirs), isMPTCP(t, ours), c)
+		if c == (reuse.Config{}) {
+			assert.Equal(t, inspect(t, theirs), inspect(t, ours))
 		}
 	}
 }
 
-// Where the kernel can make MPTCP sockets, package net tries everything twice: what
-// base's Control says is heard as in package net.
+// If base's Control refuses an MPTCP socket, package net tries plain TCP, and c's options
+// are set on that.
 func TestMPTCPFallback(t *testing.T) {
 	t.Parallel()
-	var base net.ListenConfig
-	base.SetMultipathTCP(true)
-	probe, err := base.Listen(t.Context(), "tcp4", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer probe.Close()
-	tries := 1
-	if isMPTCP(t, probe) {
-		tries = 2
-	}
-	calls := 0
 	listen := func(control func(rc syscall.RawConn) error) (net.Listener, error) {
-		base.Control = func(_, _ string, rc syscall.RawConn) error { return control(rc) }
+		base := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error { return control(rc) }}
+		base.SetMultipathTCP(true)
 		lc, err := reuse.Config{Port: reuse.On}.ListenConfig(base)
 		require.NoError(t, err)
 		return lc.Listen(t.Context(), "tcp4", "127.0.0.1:0")
 	}
-	err = closed(listen(func(syscall.RawConn) error {
-		calls++
-		return os.NewSyscallError("bpf", unix.EPERM)
-	}))
-	assert.ErrorIs(t, err, unix.EPERM)
-	assert.Equal(t, tries, calls)
+	assert.ErrorIs(t, closed(listen(func(syscall.RawConn) error { return unix.EPERM })), unix.EPERM)
 
 	l, err := listen(func(rc syscall.RawConn) error {
 		if isMPTCP(t, rawConn{RawConn: rc}) {
@@ -184,10 +145,8 @@ func TestDeferPort(t *testing.T) {
 			want int
 		}{
 			{reuse.Config{}, 10},
-			{reuse.Config{DeferPort: reuse.Off}, 10},
 			{reuse.Config{DeferPort: reuse.On}, 20},
 			{reuse.Config{DeferPort: reuse.Prefer}, 20},
-			{reuse.Config{Addr: reuse.On, Port: reuse.On}, 10},
 		} {
 			var conns []net.Conn
 			for _, remote := range remotes {
@@ -222,22 +181,32 @@ func TestNoSourceAddressIsNotErrTupleInUse(t *testing.T) {
 	}
 }
 
-// Inspect does not wait for another reader of the file.
-func TestInspectDoesNotRead(t *testing.T) {
-	t.Parallel()
-	r, w, err := os.Pipe()
-	require.NoError(t, err)
-	defer w.Close()
-	read := make(chan error)
-	go func() {
-		_, err := r.Read(make([]byte, 1))
-		read <- err
-	}()
-	for range 100 { // until the reader has begun
-		_, err = reuse.Inspect(r)
-		assert.Error(t, err)
-		runtime.Gosched()
+func BenchmarkControl(b *testing.B) {
+	rc := someConn(b)
+	c := reuse.Config{Port: reuse.On}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := c.Control("tcp4", "127.0.0.1:0", rc); err != nil {
+			b.Fatal(err)
+		}
 	}
-	require.NoError(t, r.Close())
-	assert.Error(t, <-read)
+}
+
+func TestAllocations(t *testing.T) {
+	rc := someConn(t)
+	c := reuse.Config{Addr: reuse.Prefer, Port: reuse.Prefer}
+	assert.LessOrEqual(t, testing.AllocsPerRun(100, func() { _ = c.Control("tcp4", "127.0.0.1:0", rc) }), 2.0)
+	assert.Zero(t, testing.AllocsPerRun(100, func() {
+		c := reuse.Config{Addr: reuse.On, PortLB: reuse.Prefer}
+		_ = c.Check()
+	}))
+	allocs := func(listen func(ctx context.Context, network, address string) (net.Listener, error)) float64 {
+		return testing.AllocsPerRun(100, func() { require.NoError(t, closed(listen(t.Context(), "tcp4", "127.0.0.1:0"))) })
+	}
+	byHand := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
+		var setErr error
+		err := rc.Control(func(fd uintptr) { setErr = sockopt.Set(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+		return errors.Join(err, setErr)
+	}}
+	assert.LessOrEqual(t, allocs(reuse.Config{Port: reuse.On}.Listen), allocs(byHand.Listen)+1)
 }

@@ -59,10 +59,10 @@ var errProbed = errors.New("probed")
 func (o Option) probeSocket() error {
 	var result, failure error
 	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
-		if err := rc.Control(func(fd uintptr) { _, result = o.write(fd, 1) }); err != nil {
-			return err
-		}
-		return errProbed
+		return sockopt.Control(rc, func(fd uintptr) error {
+			_, result = o.write(fd, 1)
+			return errProbed
+		})
 	}}
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
 		_, err := lc.Listen(context.Background(), "tcp", address)

@@ -3,6 +3,7 @@ package reuse
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"reflect"
@@ -258,9 +259,8 @@ func inspect(sc syscall.Conn) (c Config, err error) {
 		}
 		return err
 	})
-	var option *OptionError
-	if f, ok := sc.(*os.File); ok && err != nil && !errors.As(err, &option) { // its RawConn has an unexported error for a closed file
-		if _, readErr := f.Read(nil); errors.Is(readErr, os.ErrClosed) {
+	if f, ok := sc.(*os.File); ok && err != nil { // its RawConn has an unexported error for a closed file
+		if _, seekErr := f.Seek(0, io.SeekCurrent); errors.Is(seekErr, os.ErrClosed) {
 			err = fmt.Errorf("%w: %w", net.ErrClosed, err)
 		}
 	}

@@ -31,7 +31,6 @@ func TestStrings(t *testing.T) {
 		{reuse.Exclusive, "Exclusive"},
 		{reuse.DeferPort, "DeferPort"},
 		{reuse.Option(0), "Option(0)"},
-		{reuse.Option(6), "Option(6)"},
 		{reuse.Config{}, "Default"},
 		{reuse.Config{Addr: reuse.Off, Port: reuse.On}, "Addr=Off,Port=On"},
 		{reuse.Config{PortLB: reuse.Prefer, Exclusive: 9, DeferPort: reuse.On}, "PortLB=Prefer,Exclusive=Setting(9),DeferPort=On"},
@@ -42,9 +41,9 @@ func TestStrings(t *testing.T) {
 
 func TestCheck(t *testing.T) {
 	t.Parallel()
-	seen, text, conflicts := map[reuse.Config]bool{}, map[string]bool{}, 0
+	text, conflicts := map[string]bool{}, 0
 	configs(len(all), func(c reuse.Config) {
-		seen[c], text[c.String()] = true, true
+		text[c.String()] = true
 		want := wanted(c.Exclusive) && (wanted(c.Addr) || wanted(c.Port) || wanted(c.PortLB)) ||
 			wanted(c.Port) && c.PortLB == reuse.Off || c.Port == reuse.Off && wanted(c.PortLB)
 		err := c.Check()
@@ -55,13 +54,10 @@ func TestCheck(t *testing.T) {
 		conflicts++
 		require.ErrorIs(t, err, reuse.ErrConflict, "%v", c)
 		assert.NotErrorIs(t, err, errors.ErrUnsupported, "%v", c)
-		var oe *reuse.OptionError
-		require.ErrorAs(t, err, &oe, "%v", c)
-		assert.Equal(t, "check", oe.Op)
+		assert.ErrorContains(t, err, "reuse: check ", "%v", c)
 		assert.NotContains(t, err.Error(), runtime.GOOS, "the verdict is the same on every system")
 	})
 	assert.NotZero(t, conflicts)
-	assert.Len(t, seen, 1024)
 	assert.Len(t, text, 1024)
 
 	for _, o := range all {
@@ -102,9 +98,7 @@ func TestOptionError(t *testing.T) {
 	err := error(&reuse.OptionError{Op: "set", Option: reuse.Port, Err: errno})
 	assert.ErrorIs(t, err, syscall.EINVAL)
 	assert.NotErrorIs(t, err, errors.ErrUnsupported)
-	for _, word := range []string{"set", "Port", runtime.GOOS, errno.Error()} {
-		assert.Contains(t, err.Error(), word)
-	}
+	assert.EqualError(t, err, "reuse: set Port on "+runtime.GOOS+": "+errno.Error())
 	assert.ErrorIs(t, &reuse.OptionError{Err: errors.ErrUnsupported}, errors.ErrUnsupported)
 	empty := &reuse.OptionError{}
 	assert.NotEmpty(t, empty.Error())

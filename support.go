@@ -128,12 +128,11 @@ func solarisName(version string) string {
 	return "solaris"
 }
 
+const isLinux = runtime.GOOS == "linux" || runtime.GOOS == "android"
+
 // isPrivileged reports whether binding a port requires CAP_NET_BIND_SERVICE on Linux.
 // From 4.11 a sysctl sets the first port that does not. Many containers set it to 0.
 func isPrivileged(port string) bool {
-	if runtime.GOOS != "linux" && runtime.GOOS != "android" {
-		return false
-	}
 	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 	if err != nil {
 		return false // inconclusive

@@ -92,13 +92,6 @@ func (p *Process) Kill() {
 	require.Error(p.t, p.cmd.Wait(), "the child ended by itself")
 }
 
-// Send sends a line.
-func (p *Process) Send(line string) {
-	p.t.Helper()
-	_, err := fmt.Fprintln(p.in, line)
-	require.NoError(p.t, err)
-}
-
 // Receive waits for a line.
 func (p *Process) Receive() string {
 	p.t.Helper()
@@ -109,7 +102,8 @@ func (p *Process) Receive() string {
 // Ask sends a line and waits for the answer.
 func (p *Process) Ask(words ...string) string {
 	p.t.Helper()
-	p.Send(strings.Join(words, " "))
+	_, err := fmt.Fprintln(p.in, strings.Join(words, " "))
+	require.NoError(p.t, err)
 	return p.Receive()
 }
 
