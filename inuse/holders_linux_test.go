@@ -30,6 +30,7 @@ func TestHoldersOverlap(t *testing.T) {
 	}
 	addAddress(t, netip.MustParseAddr("fe80::1"))
 	listener("127.0.0.1:80", 0).keep(t)
+	packets("127.0.0.1:82", 0).with(tcp).keep(t) // the kernel lists it for any port
 	linkLocal, err := net.Listen("tcp6", "[fe80::1%lo]:81")
 	require.NoError(t, err)
 	defer linkLocal.Close()
