@@ -66,6 +66,14 @@ func TestNoSuchAddress(t *testing.T) {
 	assert.Contains(t, r.Reason, "has the address 192.0.2.1.")
 	assert.Equal(t, "192.0.2.1:0", r.Address)
 	assert.Equal(t, []string{"Dial from no address in particular, or from one that an interface has."}, r.Advice)
+
+	// These can be bound, and no interface has them.
+	require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/ip_nonlocal_bind", []byte("1"), 0))
+	for _, tt := range [][2]string{{"udp4", "255.255.255.255:80"}, {"tcp4", "224.1.2.3:80"}, {"tcp4", "192.0.2.1:80"}} {
+		r := checked(t, reuse.Config{}, tt[0], tt[1])
+		assert.True(t, r.Free, "%v", r)
+		binds(t, reuse.Config{}, tt[0], tt[1])
+	}
 }
 
 // An error without a *net.OpError has no address, and others say no more than their errno.

@@ -71,10 +71,11 @@ func Explain(ctx context.Context, c reuse.Config, err error) (*Report, error) {
 // Check sets c's options on a socket that it does not bind. An option that Listen would
 // refuse there is the Reason.
 //
-// Check does not bind the address. Linux has two rules that Check may have to try, and for
-// that it binds ephemeral ports of the loopback for a moment. The first is whether
-// /proc/net/udp6 lists sockets, where there is no sock_diag. The second is what
-// SO_REUSEADDR admits to a listener, once in a process, with Exclusive On or Prefer.
+// Check does not bind the port. On Linux it binds a socket to the address alone, with
+// IP_BIND_ADDRESS_NO_PORT. In two cases it binds ephemeral ports of the loopback for a
+// moment, also on Linux. Without sock_diag it tries whether /proc/net/udp6 lists sockets.
+// With Exclusive On or Prefer it tries, once in a process, what SO_REUSEADDR admits to a
+// listener.
 //
 // The error wraps [errors.ErrUnsupported] where the sockets of this system cannot be
 // read, and [os.ErrInvalid] for port 0, which is any free port.
@@ -121,11 +122,10 @@ func (x *explainer) check() error {
 	if isUnix(x.network) {
 		return x.unix()
 	}
-	addresses, err := net.InterfaceAddrs()
 	first, advice := unprivileged()
 	switch {
 	case x.zone(t.local.Addr()):
-	case err == nil && !isLocal(addresses, t.local.Addr()):
+	case !bindable(x.ctx, t.local.Addr()):
 		x.notAvailable(t)
 	case advice != "" && int(t.local.Port()) < first:
 		x.denied(t)
@@ -505,7 +505,7 @@ func (x *explainer) zone(ip netip.Addr) bool {
 func (x *explainer) notAvailable(t target) {
 	ip := t.local.Addr()
 	addresses, err := net.InterfaceAddrs()
-	if err == nil && isLocal(addresses, ip) {
+	if slices.Contains(addrs(addresses), ip.WithZone("")) {
 		x.say(fmt.Sprintf("An interface has %v, but a socket cannot bind it now: the kernel may still check an IPv6 address for duplicates.", ip), "Try again in a second.")
 		return
 	}
@@ -520,13 +520,6 @@ func (x *explainer) notAvailable(t target) {
 		advice = append(advice, "To bind an address before an interface gets it, set IP_FREEBIND on the socket, or net.ipv4.ip_nonlocal_bind.")
 	}
 	x.say(reason, advice...)
-}
-
-// isLocal reports whether a socket can bind an address: a wildcard, or one that an
-// interface has. Linux takes all of 127.0.0.0/8, and js has no addresses to show.
-func isLocal(addresses []net.Addr, ip netip.Addr) bool {
-	return len(addresses) == 0 || ip.IsUnspecified() || runtime.GOOS == "linux" && ip.Is4() && ip.IsLoopback() ||
-		slices.Contains(addrs(addresses), ip.WithZone(""))
 }
 
 func addrs(list []net.Addr) (all []netip.Addr) {

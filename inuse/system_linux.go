@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,6 +30,23 @@ func unprivileged() (first int, advice string) {
 			"A capability of this user namespace does not count, because the network namespace belongs to one outside.", first)
 	}
 	return first, advice
+}
+
+// bindable reports whether a socket can bind an address. Linux also admits broadcast
+// addresses, those of local routes, and any with net.ipv4.ip_nonlocal_bind. A socket with
+// IP_BIND_ADDRESS_NO_PORT does not use a port for that.
+func bindable(ctx context.Context, ip netip.Addr) bool {
+	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) (err error) {
+		set := func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+		}
+		return errors.Join(rc.Control(set), err)
+	}}
+	p, err := lc.ListenPacket(ctx, "udp", netip.AddrPortFrom(ip, 0).String())
+	if err == nil {
+		p.Close()
+	}
+	return failureOf(err) != notAvailable
 }
 
 // networkOutside reports whether the network namespace belongs to a user namespace
