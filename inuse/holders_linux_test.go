@@ -39,7 +39,7 @@ func TestHoldersOverlap(t *testing.T) {
 		want             int
 	}{
 		{"tcp", "localhost:80", 1}, {"tcp", "127.0.0.1:http", 1}, {"tcp", ":http", 1}, {"tcp", "[::]:80", 1},
-		{"tcp", "0.0.0.0:80", 1}, {"tcp", "[::ffff:127.0.0.1]:80", 1},
+		{"tcp", "0.0.0.0:80", 1}, {"tcp", "[::ffff:127.0.0.1]:80", 1}, {"tcp4", "[::]:80", 1},
 		{"tcp", "[::1]:80", 0}, {"tcp", "127.0.0.2:80", 0}, {"tcp", "127.0.0.1:81", 0}, {"tcp6", "[::]:80", 0}, {"udp", "[::]:80", 0},
 		// a link-local address is another one on each interface
 		{"tcp6", "[fe80::1%lo]:81", 1}, {"tcp6", "[fe80::1%1]:81", 1}, {"tcp6", "[::]:81", 1},

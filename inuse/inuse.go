@@ -225,13 +225,13 @@ func resolve(ctx context.Context, network, address string) (t target, err error)
 	wildcard := !ip.IsValid() || ip.IsUnspecified()
 	group := kind == "udp" && ip.IsMulticast()
 	switch {
-	case four && ip.Is6():
+	case four && ip.Is6() && !wildcard:
 		return t, &net.AddrError{Err: "not an IPv4 address", Addr: ip.String()}
 	case six && ip.Is4():
 		return t, &net.AddrError{Err: "not an IPv6 address", Addr: ip.String()}
 	case wildcard && (six || !four && dualStack()), group && ip.Is6():
 		ip = netip.IPv6Unspecified()
-	case !ip.IsValid(), group:
+	case !ip.IsValid(), four && wildcard, group: // also for "tcp4" and ::
 		ip = netip.IPv4Unspecified()
 	}
 	return target{protoOf(network), netip.AddrPortFrom(ip, uint16(port)), six}, nil
