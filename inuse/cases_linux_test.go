@@ -378,7 +378,7 @@ func TestOptionsThatListenRefuses(t *testing.T) {
 		{exclusive, "tcp4", "localhost:8080", "", ""},
 		{exclusive, "tcp4", "0.0.0.0:80", "", ""}, // a privileged port
 		{port, "udp4", "0.0.0.0:8080", "", ""},
-		{port, "unix", filepath.Join(t.TempDir(), "s"), "set Port on linux: unsupported: it has no effect", "Leave Port at reuse.Default for a Unix socket."},
+		{port, "unix", filepath.Join(t.TempDir(), "s"), "set Port on linux: unsupported: it has no effect", "Leave Port at reuse.Default for this call, or use reuse.Prefer"},
 		{port, "unixgram", "@inuse", "set Port on linux: unsupported", ""},
 		{reuse.Config{Port: reuse.Prefer}, "unix", "@inuse", "", ""},
 		{reuse.Config{Port: 9}, "tcp4", "127.0.0.1:8080", "check Port: invalid argument: Setting(9).", "A Setting is"},
