@@ -382,7 +382,7 @@ func (x *explainer) decide(b *bind, unseen string) {
 	if !slices.ContainsFunc(verdicts, verdict.sure) {
 		advice = append(b.elsewhere(x.ctx, list), advice...) // what is sure comes first
 	}
-	x.say(reason, append(advice, x.release(b, c.Holder, hopeless)...)...)
+	x.say(reason, append(advice, x.release(b, c.Holder, hopeless || len(advice) == 0)...)...)
 }
 
 // release returns what helps apart from another socket, as h has the address.
