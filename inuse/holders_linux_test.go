@@ -12,7 +12,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-	"unicode"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -136,28 +135,6 @@ func TestUserAndProcess(t *testing.T) {
 	require.Len(t, r.Holders, 1)
 	assert.Contains(t, []int{0, pid}, r.Holders[0].PID) // a process that changed its user shows itself to root only
 	assert.Equal(t, nobody, r.Holders[0].UID)
-}
-
-// Whatever a process calls itself, a report does nothing to a terminal.
-func TestCommandNamesAreHarmless(t *testing.T) {
-	if !netns(t) {
-		return
-	}
-	for _, name := range []string{"\x1b[2J\x1b[31mroot", "a\nFree: 1", "\x9b31m\x80\xff", "\u202eevil"} {
-		s := listener("127.0.0.1:0", 0)
-		s.Name = []byte(name)
-		at, pid := s.start(t)
-		r := refused(t, reuse.Config{}, "tcp4", at.String())
-		require.Len(t, r.Holders, 1)
-		assert.Equal(t, pid, r.Holders[0].PID)
-		assert.Equal(t, name, r.Holders[0].Command)
-		text := r.String()
-		for _, c := range text + r.Holders[0].String() + r.Reason + strings.Join(r.Advice, "") {
-			assert.True(t, c == '\n' || unicode.IsGraphic(c), "%q holds %U", text, c)
-		}
-		assert.Equal(t, 1, strings.Count(text, "\nLISTEN "), text)
-		assert.NotContains(t, text, "\nFree")
-	}
 }
 
 func TestAddressesThatAreNone(t *testing.T) {

@@ -75,7 +75,6 @@ type spec struct {
 	UID     int    // of the socket, or of the process that start starts; 0: this one's
 	Count   int    // that start makes; 0: 1
 	Spread  bool   // each on the next port
-	Name    []byte // of the process that start starts
 }
 
 func listener(at string, options semantics.Options) spec {
@@ -164,14 +163,10 @@ func (s spec) keep(t testing.TB) (file *os.File, at netip.AddrPort) {
 	return file, at
 }
 
-// hold is a child that makes sockets as a user, under a name, and keeps them until it is
-// told to end.
+// hold is a child that makes sockets as a user, and keeps them until it is told to end.
 func hold(args []string, in *bufio.Scanner, out io.Writer) error {
 	var s spec
 	err := json.Unmarshal([]byte(args[0]), &s)
-	if s.Name != nil {
-		err = errors.Join(err, os.WriteFile("/proc/self/comm", s.Name, 0))
-	}
 	if s.UID != 0 {
 		err = errors.Join(err, syscall.Setresuid(s.UID, s.UID, s.UID))
 	}
