@@ -47,9 +47,6 @@ func TestExplainNamesHolderRuleAndAdvice(t *testing.T) {
 	}{
 		{"nothing set", listener(at4, 0), "tcp4", "127.0.0.1", none, "tcp4", listen, listening, "works if pid PID set SO_REUSEPORT", false},
 		{"refused with Port", listener(at4, raddr), "tcp4", "127.0.0.1", port, "tcp4", listen, listening, "No Config works alongside pid PID.", false},
-		{"sharing", listener(at4, rport), "tcp4", "127.0.0.1", none, "tcp4", listen, listening, "reuse.Config{Port: reuse.On} works if pid PID set SO_REUSEPORT", true},
-		{"exclusive wanted", listener(at4, rport), "tcp4", "127.0.0.1", reuse.Config{Exclusive: reuse.On}, "tcp4", listen, listening, "reuse.Config{Port: reuse.On} works if pid PID", true},
-		{"specific, dual-stack wanted", listener(at4, raddr|rport), "tcp", "", none, "tcp4", listen, listening, "works if", true},
 		{"dual-stack", listener(any6, 0), "tcp", "", none, "tcp", listen, listening, "works if", false},
 		{"IPv6 only", listener(any6, 0).v6only(true), "tcp6", "::", none, "tcp6", listen, listening, "works if", false},
 		{"IPv6 only, dual-stack wanted", listener(any6, rport).v6only(true), "tcp", "", none, "tcp6", listen, listening, "works if", true},
@@ -60,7 +57,6 @@ func TestExplainNamesHolderRuleAndAdvice(t *testing.T) {
 		{"UDP", packets(at4, 0), "udp4", "127.0.0.1", none, "udp4", bound, overlap, "works if", false},
 		{"UDP with SO_REUSEADDR", packets(any4, raddr), "udp4", "127.0.0.1", none, "udp4", bound, overlap,
 			"reuse.Config{Addr: reuse.On} works if pid PID set SO_REUSEADDR. Then sockets of any user may share the port.", true},
-		{"UDP, dual-stack, sharing", packets(any6, rport), "udp", "127.0.0.1", none, "udp", bound, overlap, "works if", true},
 		{"UDP multicast", packets(at4, raddr), "udp4", "224.1.2.3", noAddr, "udp4", bound, overlap, "reuse.Config{} works if pid PID set SO_REUSEADDR", true},
 		{"40 of one group", listener(at4, rport).forty(), "tcp4", "127.0.0.1", none, "tcp4", listen, listening, "reuse.Config{Port: reuse.On} works.", true},
 		{"40 UDP sockets", packets(at4, rport).forty(), "udp4", "127.0.0.1", none, "udp4", bound, overlap,
@@ -325,7 +321,7 @@ func TestDualStackConnection(t *testing.T) {
 			if dual {
 				r := refused(t, off, network, port)
 				follow(t, r, off, network, port, what)
-				saysNot(t, r, "IPv6-only") // so it was not
+				assert.NotContains(t, r.String(), "IPv6-only") // so it was not
 			} else {
 				binds(t, off, network, port)
 			}
@@ -471,9 +467,9 @@ func TestElsewhere(t *testing.T) {
 			assert.Zero(t, n, "%v", r)
 		}
 		if tt.config == exclusive {
-			saysNot(t, r, "another device")
+			assert.NotContains(t, r.String(), "another device")
 		}
-		saysNot(t, r, "hand-over")
+		assert.NotContains(t, r.String(), "hand-over")
 		require.NoError(t, file.Close())
 	}
 }

@@ -315,11 +315,7 @@ func unixHolders(ctx context.Context, name string) ([]Holder, error) {
 // olderThan68 reports whether a kernel's release, as in "6.1.0-18-amd64", is before 6.8. A
 // release that cannot be read is not.
 func olderThan68(release string) bool {
-	numbers := strings.FieldsFunc(release, func(r rune) bool { return r < '0' || r > '9' })
-	if len(numbers) < 2 {
-		return false
-	}
-	major, _ := strconv.Atoi(numbers[0])
-	minor, _ := strconv.Atoi(numbers[1])
-	return major < 6 || major == 6 && minor < 8
+	var major, minor int
+	n, _ := fmt.Sscanf(release, "%d.%d", &major, &minor)
+	return n == 2 && (major < 6 || major == 6 && minor < 8)
 }

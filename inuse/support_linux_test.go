@@ -197,9 +197,8 @@ func (s spec) start(t testing.TB) (at netip.AddrPort, pid int) {
 
 // A question is what a child asks of this package, as a user and without something.
 type question struct {
-	UID     int    // 0: this one
-	Without string // "netlink", "proc", "both", "IPv6"
-	Dial    bool
+	UID     int         // 0: this one
+	Without string      // "netlink", "proc", "both", "IPv6"
 	Places  [][2]string // networks and addresses
 }
 
@@ -233,9 +232,6 @@ func ask(args []string, in *bufio.Scanner, out io.Writer) error {
 		a.Checked, e = Check(ctx, c, at[0], at[1])
 		a.Unsupported = errors.Is(e, errors.ErrUnsupported)
 		l, e := bindAs(c, at[0], at[1])
-		if q.Dial {
-			l, e = c.Dial(ctx, at[0], at[1], "127.0.0.1:9")
-		}
 		if e == nil {
 			err = errors.Join(err, l.Close())
 		} else {
@@ -312,12 +308,6 @@ func says(t testing.TB, r *Report, pattern string) []string {
 	}
 	require.Fail(t, "no such advice", "%s in\n%v", pattern, r)
 	return nil
-}
-
-// saysNot fails if an Advice contains a text.
-func saysNot(t testing.TB, r *Report, text string) {
-	t.Helper()
-	assert.NotContains(t, strings.Join(r.Advice, "\n"), text, "%v", r)
 }
 
 // binds shows that what was advised works.
