@@ -378,7 +378,7 @@ func TestNoAdviceIsSure(t *testing.T) {
 			for _, c := range tt.configs {
 				r := refused(t, c, tt.network, tt.address)
 				require.Len(t, r.Holders, len(tt.holders))
-				assert.False(t, sure(r), "%v", r)
+				assert.NotContains(t, r.String(), "} works.")
 				works, _ := follow(t, r, c, tt.network, tt.address)
 				assert.True(t, len(works) == 0 || !tt.clear, "%v", works)
 				if r.Holders[0].Device != "" {
@@ -409,7 +409,7 @@ func TestLinuxAdmitsMoreThanItsRules(t *testing.T) {
 		}
 		l, err := bindAs(reuse.Config{Port: reuse.On}, "tcp", port)
 		require.NoError(t, err)
-		assert.False(t, sure(refused(t, reuse.Config{}, "tcp4", "127.0.0.1"+port)))
+		assert.NotContains(t, refused(t, reuse.Config{}, "tcp4", "127.0.0.1"+port).String(), "} works.")
 		require.NoError(t, l.Close())
 	}
 }

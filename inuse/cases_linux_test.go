@@ -270,7 +270,7 @@ func TestNoIPv6(t *testing.T) {
 		return
 	}
 	_, at := listener("0.0.0.0:0", 0).keep(t) // a wildcard is IPv4 there
-	answers := question{Without: "IPv6", Places: [][2]string{{"tcp6", "[::1]:8080"}, {"tcp", fmt.Sprint(":", at.Port())}}}.in(t, nil)
+	answers := question{Without: []string{"IPv6"}, Places: [][2]string{{"tcp6", "[::1]:8080"}, {"tcp", fmt.Sprint(":", at.Port())}}}.in(t, nil)
 	assert.Contains(t, answers[0].Refused.Reason, "no sockets of the family that tcp6 on [::1]:8080 needs")
 	assert.Len(t, answers[1].Refused.Holders, 1)
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -198,7 +197,7 @@ func (s spec) start(t testing.TB) (at netip.AddrPort, pid int) {
 // A question is what a child asks of this package, as a user and without something.
 type question struct {
 	UID     int         // 0: this one
-	Without string      // "netlink", "proc", "both", "IPv6"
+	Without []string    // "netlink", "proc", "IPv6"
 	Places  [][2]string // networks and addresses
 }
 
@@ -212,16 +211,14 @@ type answer struct {
 func ask(args []string, in *bufio.Scanner, out io.Writer) error {
 	var q question
 	err := json.Unmarshal([]byte(args[0]), &q)
-	switch q.Without {
-	case "IPv6":
-		err = errors.Join(err, testproc.Deny(unix.EAFNOSUPPORT, unix.SYS_SOCKET, testproc.Arg{Index: 0, Value: unix.AF_INET6}))
-	case "netlink", "both": // as RestrictAddressFamilies= makes it
-		err = errors.Join(err, testproc.Deny(unix.EAFNOSUPPORT, unix.SYS_SOCKET, testproc.Arg{Index: 0, Value: unix.AF_NETLINK}))
+	deny := func(what string, errno syscall.Errno, call int, args ...testproc.Arg) {
+		if slices.Contains(q.Without, what) {
+			err = errors.Join(err, testproc.Deny(errno, call, args...))
+		}
 	}
-	switch q.Without {
-	case "proc", "both":
-		err = errors.Join(err, testproc.Deny(unix.ENOENT, unix.SYS_OPENAT))
-	}
+	deny("IPv6", unix.EAFNOSUPPORT, unix.SYS_SOCKET, testproc.Arg{Index: 0, Value: unix.AF_INET6})
+	deny("netlink", unix.EAFNOSUPPORT, unix.SYS_SOCKET, testproc.Arg{Index: 0, Value: unix.AF_NETLINK}) // as RestrictAddressFamilies= does
+	deny("proc", unix.ENOENT, unix.SYS_OPENAT)
 	if q.UID != 0 {
 		err = errors.Join(err, syscall.Setresuid(q.UID, q.UID, q.UID))
 	}
@@ -352,11 +349,6 @@ func conditions(r *Report) map[reuse.Config]string {
 		}
 	}
 	return all
-}
-
-// sure reports whether an Advice names a Config that depends on nothing.
-func sure(r *Report) bool {
-	return slices.Contains(slices.Collect(maps.Values(conditions(r))), "")
 }
 
 // follow does what a report advises to the bind that it explains, and shows that it is
