@@ -38,7 +38,8 @@ func TestUnixNames(t *testing.T) {
 	in := func(name string) string { return filepath.Join(folder, name) }
 	path := in("s")
 	require.NoError(t, os.WriteFile(in("file"), nil, 0o600))
-	for _, network := range []string{"unix", "unixpacket", "unixgram"} {
+	networks := []string{"unix", "unixpacket", "unixgram"}
+	for _, network := range networks {
 		explained := func(name string) *Report {
 			t.Helper()
 			r := refused(t, reuse.Config{}, network, name)
@@ -57,6 +58,12 @@ func TestUnixNames(t *testing.T) {
 			assert.Contains(t, r.Reason, name+" is held by this process, pid ")
 			assert.Equal(t, []string{"This process has the name already: use that socket, or close it."}, r.Advice)
 			assert.Equal(t, r.Holders, holdersOf(t, network, name))
+			for _, other := range networks { // an abstract name is free for another type
+				if other != network && name != path && likeLinux() {
+					assert.True(t, checked(t, reuse.Config{}, other, name).Free)
+					binds(t, reuse.Config{}, other, name)
+				}
+			}
 			require.NoError(t, l.Close())
 		}
 		for _, tt := range []struct{ name, reason, advice string }{
@@ -131,18 +138,4 @@ func TestUnixListenerIsLeftAlone(t *testing.T) {
 		_, err = first.Read(make([]byte, 1))
 		require.NoError(t, err, name)
 	}
-}
-
-// An abstract name of one type of socket is free for another.
-func TestAbstractNameOfOtherType(t *testing.T) {
-	t.Parallel()
-	name := abstractName() + "types"
-	listenUnix(t, "unixgram", name)
-	l, err := net.Listen("unix", name)
-	if err != nil {
-		t.Skip("this kernel has one name for all types: ", err) // not Linux
-	}
-	require.NoError(t, l.Close())
-	r := checked(t, reuse.Config{}, "unix", name)
-	assert.True(t, r.Free, "%v", r)
 }
