@@ -93,8 +93,9 @@ func likeLinux() bool {
 	return unix.SetsockoptInt(s, unix.SOL_SOCKET, 0x7fff, 1) != nil
 }
 
-// ephemeral counts the ports of the range from which the kernel chooses that have
-// a socket that overlaps the target. With a remote address it counts connections to it only.
+// ephemeral counts the ports, of the range from which the kernel chooses, that it cannot
+// use for the target. For connect, to is the remote address. Then a port is used by a
+// connection to it, or by a bound socket on any address (source: __inet_hash_connect).
 func ephemeral(ctx context.Context, t target, to netip.AddrPort) (first, last, taken int, err error) {
 	if err := scan("/proc/sys/net/ipv4/ip_local_port_range", &first, &last); err != nil {
 		return 0, 0, 0, err
@@ -103,9 +104,11 @@ func ephemeral(ctx context.Context, t target, to netip.AddrPort) (first, last, t
 	list, _, err := t.sockets(ctx)
 	ports := map[int]bool{}
 	for _, s := range list {
-		port := int(s.Local.Port())
-		elsewhere := to.IsValid() && s.Remote.IsValid() && s.Remote != to
-		if port >= first && port <= last && t.overlaps(s.Local.Addr(), s.V6Only) && !elsewhere {
+		port, uses := int(s.Local.Port()), t.overlaps(s.Local.Addr(), s.V6Only)
+		if to.IsValid() {
+			uses = !s.Remote.IsValid() || uses && s.Remote == to
+		}
+		if uses && port >= first && port <= last {
 			ports[port] = true
 		}
 	}
