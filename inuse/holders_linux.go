@@ -39,8 +39,12 @@ func (t target) holders(ctx context.Context) (list []Holder, unseen string, err 
 		return nil, "", err
 	}
 	var inodes []uint32
+	outside := unmappedUser()
 	for _, s := range sockets {
 		h := t.holder(s, told)
+		if h.UID == outside && outside >= 0 {
+			h.UID, h.outside = -1, true
+		}
 		// An IPv6 connection of a dual-stack socket conflicts with 0.0.0.0, and with no
 		// other IPv4 address (Linux 6.18).
 		dual := t.local.Addr() == netip.IPv4Unspecified() && h.Local.Addr().Is6() && h.Remote.IsValid()
@@ -54,12 +58,8 @@ func (t target) holders(ctx context.Context) (list []Holder, unseen string, err 
 	}
 	order(list)
 	_, release, _ := semantics.Running() // "" if that is unknown
-	switch {
-	case t.proto == semantics.UDP:
-	case !told:
-		unseen = " /proc/net does not list TCP sockets that are bound and neither listen nor are connected."
-	case olderThan68(release):
-		unseen = " Linux lists TCP sockets that are bound and do not listen from 6.8 on, and this is " + release + "."
+	if t.proto == semantics.TCP && (!told || olderThan68(release)) {
+		unseen = " Linux lists TCP sockets that are bound and do not listen from 6.8 on, with sock_diag."
 	}
 	return list, unseen, nil
 }
@@ -85,11 +85,8 @@ func (t target) holder(s sockdiag.Socket, told bool) Holder {
 	default:
 		h.Device = interfaceName(int(s.Interface))
 	}
-	switch {
-	case h.orphan && h.UID == 0: // older kernels report 0 for a socket without a process
+	if h.orphan && h.UID == 0 { // older kernels report 0 for a socket without a process
 		h.UID = -1
-	case outsideNamespace(h.UID):
-		h.UID, h.outside = -1, true
 	}
 	return h
 }

@@ -64,22 +64,21 @@ func networkOutside() bool {
 	return errors.Is(err, unix.EPERM)
 }
 
-// outsideNamespace reports whether a uid is the one that the kernel shows of all users
-// that this user namespace does not map. Where it is mapped it is a user of its own.
-func outsideNamespace(uid int) bool {
-	var overflow int
-	if scan("/proc/sys/kernel/overflowuid", &overflow) != nil || uid != overflow {
-		return false
-	}
+// unmappedUser returns the uid that the kernel shows of all users that this user namespace
+// does not map, or -1 if the namespace maps a user to that number.
+func unmappedUser() (uid int) {
 	text, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil || scan("/proc/sys/kernel/overflowuid", &uid) != nil {
+		return -1
+	}
 	for line := range strings.Lines(string(text)) {
 		var inside, outside, count int64
 		_, err := fmt.Sscan(line, &inside, &outside, &count)
 		if err == nil && int64(uid) >= inside && int64(uid) < inside+count {
-			return false
+			return -1
 		}
 	}
-	return err == nil
+	return uid
 }
 
 // likeLinux reports whether the kernel is Linux and not gVisor, which has other rules: its
