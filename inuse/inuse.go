@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"example.com/reuse/internal/semantics"
 )
@@ -125,14 +127,13 @@ func (h Holder) target() target {
 	return target{protoOf(h.Network), h.Local, strings.HasSuffix(h.Network, "6")}
 }
 
-// printable returns text that has no effect on a terminal: what is not graphic is escaped
-// as in Go.
+// printable returns text that has no effect on a terminal. A text that is not graphic is
+// quoted as in Go.
 func printable(s string) string {
-	quoted := strconv.QuoteToGraphic(s)
-	if len(quoted) == len(s)+2 {
+	if utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsGraphic(r) }) < 0 {
 		return s
 	}
-	return quoted
+	return strconv.QuoteToGraphic(s)
 }
 
 // Holders returns the sockets that overlap a local address, listening or not. The kernel
