@@ -291,9 +291,11 @@ func unixHolders(ctx context.Context, name string) ([]Holder, error) {
 	var list []Holder
 	var inodes []uint32
 	for line := range strings.Lines(string(text)) {
-		// Num RefCount Protocol Flags Type St Inode Path
-		f := strings.Fields(line)
-		if len(f) < 8 || !strings.HasSuffix(strings.TrimSuffix(line, "\n"), " "+name) {
+		var f [7]string // Num RefCount Protocol Flags Type St Inode, and then the path
+		for i := range f {
+			f[i], line, _ = strings.Cut(strings.TrimLeft(line, " "), " ")
+		}
+		if line != name+"\n" {
 			continue
 		}
 		h := Holder{Network: networks[f[4]], Path: name, State: bound, UID: -1}

@@ -36,7 +36,7 @@ func listenUnix(t *testing.T, network, name string) io.Closer {
 func TestUnixNames(t *testing.T) {
 	folder := t.TempDir()
 	in := func(name string) string { return filepath.Join(folder, name) }
-	path := in("s")
+	path := in("a socket")
 	require.NoError(t, os.WriteFile(in("file"), nil, 0o600))
 	networks := []string{"unix", "unixpacket", "unixgram"}
 	for _, network := range networks {
@@ -58,6 +58,7 @@ func TestUnixNames(t *testing.T) {
 			assert.Contains(t, r.Reason, name+" is held by this process, pid ")
 			assert.Equal(t, []string{"This process has the name already: use that socket, or close it."}, r.Advice)
 			assert.Equal(t, r.Holders, holdersOf(t, network, name))
+			assert.Empty(t, holdersOf(t, network, "socket"))
 			for _, other := range networks { // an abstract name is free for another type
 				if other != network && name != path && likeLinux() {
 					assert.True(t, checked(t, reuse.Config{}, other, name).Free)
