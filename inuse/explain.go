@@ -10,7 +10,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 
@@ -285,9 +284,8 @@ func (x *explainer) target() (target, error) {
 func addrPort(text string) netip.AddrPort {
 	p, err := netip.ParseAddrPort(text)
 	if err != nil {
-		_, port, _ := net.SplitHostPort(text)
-		n, _ := strconv.ParseUint(port, 10, 16)
-		return netip.AddrPortFrom(netip.Addr{}, uint16(n))
+		p, _ = netip.ParseAddrPort("0.0.0.0" + text)
+		return netip.AddrPortFrom(netip.Addr{}, p.Port())
 	}
 	return netip.AddrPortFrom(zoneByName(p.Addr().Unmap()), p.Port())
 }

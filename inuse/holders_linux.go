@@ -194,10 +194,10 @@ func parseLine(line string) (s sockdiag.Socket, ok bool) {
 
 // owners fills in PID and Command of the holders with these inodes, as far as this user
 // may see: /proc/PID/fd has a link "socket:[INODE]" for each socket of a process. The
-// search begins with this process and those of the sockets' users, and with the first
-// descriptors, where a server's listener is likely, and ends when all are found. Alongside
-// 20,000 other sockets a listener takes 19 to 25 ms, and reading all of /proc 300 to 590
-// (Linux 6.18, 2 busy processors; BenchmarkHolders).
+// search begins with this process, then come those of the sockets' users. Of each it reads
+// the first descriptors first, where a server's listener is likely. Alongside 20,000 other
+// sockets a listener takes 19 to 25 ms, and reading all of /proc 300 to 590 (Linux 6.18, 2
+// busy processors; BenchmarkHolders).
 func owners(ctx context.Context, holders []Holder, inodes []uint32) error {
 	wanted := map[string][]*Holder{}
 	users := map[int]bool{}
@@ -212,11 +212,12 @@ func owners(ctx context.Context, holders []Holder, inodes []uint32) error {
 		return nil
 	}
 	var err error
-	pids := []int{os.Getpid()}
-	search := func(count int) {
-		pids = slices.DeleteFunc(pids, func(pid int) (done bool) {
-			if err != nil || len(wanted) == 0 {
-				return false
+	// search reads count descriptors of each process, or all if count is -1. It returns the
+	// processes that have more.
+	search := func(pids []int, count int) (more []int) {
+		for _, pid := range pids {
+			if err = cmp.Or(err, ctx.Err()); err != nil || len(wanted) == 0 {
+				return nil
 			}
 			var names []string
 			names, err = descriptors(pid, count)
@@ -228,11 +229,13 @@ func owners(ctx context.Context, holders []Holder, inodes []uint32) error {
 				}
 				delete(wanted, link)
 			}
-			err = cmp.Or(err, ctx.Err())
-			return len(names) < count
-		})
+			if len(names) == count {
+				more = append(more, pid)
+			}
+		}
+		return more
 	}
-	if search(64); err != nil || len(wanted) == 0 {
+	if search([]int{os.Getpid()}, -1); err != nil || len(wanted) == 0 {
 		return err
 	}
 	entries, err := os.ReadDir("/proc")
@@ -255,9 +258,7 @@ func owners(ctx context.Context, holders []Holder, inodes []uint32) error {
 	}
 	slices.Sort(same)
 	slices.Sort(others)
-	pids = slices.Concat(pids, same, others)
-	search(64)
-	search(-1) // all descriptors
+	search(search(slices.Concat(same, others), 64), -1)
 	return err
 }
 
@@ -274,8 +275,7 @@ func descriptors(pid, count int) (names []string, err error) {
 	return names, nil
 }
 
-// starved reports whether an error says that the process or the system lacks what a look
-// needs.
+// starved reports whether an error is about the lack of descriptors or memory.
 func starved(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.ENOBUFS)
 }

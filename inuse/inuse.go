@@ -143,8 +143,8 @@ func printable(s string) string {
 // and address a path. The result is empty if there are none.
 //
 // The sockets are ordered by state, listening ones first, then by address and device. If
-// several processes have a socket, the Holder names one of them: this process, or else one
-// of the socket's user, or else the one with the lowest PID.
+// several processes have a socket, the Holder names one of them: this process, or else
+// preferably one of the socket's user with a low PID.
 //
 // An IPv6 connection, of TCP or UDP, of a dual-stack socket conflicts with 0.0.0.0
 // (Linux 6.18). Linux does not report whether a connection's socket is dual-stack, so all
