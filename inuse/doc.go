@@ -47,6 +47,6 @@
 //
 // Linux does not always compare a socket with all sockets of its port. So sockets on one
 // port do not show that they share, except TCP listeners of one user and one kind. A Report
-// says where Linux may admit what its rules refuse. A connection in TIME_WAIT can refuse a
-// bind, although the kernel keeps neither its user nor, visibly, its options.
+// names a Config that Linux may admit against its rules. A connection in TIME_WAIT can
+// refuse a bind, although the kernel keeps neither its user nor, visibly, its options.
 package inuse
