@@ -264,7 +264,7 @@ func (b *bind) remembers() bool {
 	return b.linux() && b.proto == semantics.TCP && b.dual() && !(b.refused && b.options(b.asked).Has(semantics.Port))
 }
 
-// condition says what the good guesses have in common that no bad one has: the shortest
+// condition returns what the good guesses have in common that no bad one has: the shortest
 // conjunctions of facts that together hold for all of the good ones.
 func (b *bind) condition(good, bad []semantics.Binding) string {
 	type fact struct {
