@@ -24,7 +24,7 @@ import (
 	"example.com/reuse/internal/semantics"
 )
 
-// These tests hold addresses in every way that there is, and do what Explain advises.
+// These tests hold addresses in every way, and do what Explain advises.
 
 // A process that has the address is named with its socket's state and user, with the rule
 // that refuses the bind, and with what works.
@@ -108,8 +108,8 @@ func TestExplainNamesHolderRuleAndAdvice(t *testing.T) {
 	}
 }
 
-// What depends on the holder does so as is said, for every kind of holder and every Config
-// that it refuses.
+// A condition in an Advice decides whether its Config works, for every kind of holder and
+// every Config that it refuses.
 func TestConditionsHold(t *testing.T) {
 	if !netns(t) {
 		return
@@ -157,7 +157,7 @@ func TestConditionsHold(t *testing.T) {
 	assert.Greater(t, conditional, 100)
 }
 
-// Whatever sockets there are, and have been, the advice is right.
+// The advice is right alongside any sockets, open or closed.
 func TestAdviceHoldsAlongsideAnySockets(t *testing.T) {
 	if !netns(t) {
 		return
@@ -247,7 +247,7 @@ func connection(t testing.TB, s spec, state string) (server, client *net.TCPConn
 	return server, client
 }
 
-// What a listener leaves behind is found, and the advice alongside it is right.
+// Connections that a listener left are found, and the advice alongside them is right.
 func TestLeftoverConnections(t *testing.T) {
 	if !netns(t) {
 		return
@@ -383,8 +383,8 @@ func TestNoAdviceIsSure(t *testing.T) {
 	}
 }
 
-// Linux admits what the rules of two sockets forbid, as it asks one of several only, or
-// remembers one that is gone. Then it is not said that no Config works.
+// Linux admits what the rules of two sockets forbid, because it asks one of several only, or
+// remembers one that is closed. The Advice is then never that no Config works.
 func TestLinuxAdmitsMoreThanItsRules(t *testing.T) {
 	if !netns(t) {
 		return
@@ -408,7 +408,7 @@ func TestLinuxAdmitsMoreThanItsRules(t *testing.T) {
 	}
 }
 
-// The holder that refuses every Config is named, and not the first.
+// The Reason names the holder that refuses every Config.
 func TestHopelessHolderIsNamed(t *testing.T) {
 	if !netns(t) {
 		return
@@ -424,7 +424,7 @@ func TestHopelessHolderIsNamed(t *testing.T) {
 	}
 }
 
-// An address is taken only by what overlaps it, on whichever network and device.
+// The Advice names a network or an address that no holder overlaps.
 func TestElsewhere(t *testing.T) {
 	if !netns(t) {
 		return
@@ -468,8 +468,8 @@ func TestElsewhere(t *testing.T) {
 	}
 }
 
-// Of listeners on devices the one on the caller's refuses, which no error names. Each
-// condition is named once, and another device works.
+// Of listeners on devices, the one on the caller's device refuses. No error names that
+// device. Each condition is named once, and another device works.
 func TestDeviceOfCaller(t *testing.T) {
 	if !netns(t) {
 		return

@@ -18,8 +18,8 @@ import (
 	"example.com/reuse"
 )
 
-// On every system a held address is reported as held, or the error says that this system
-// does not show it; a free one is never reported as held.
+// On every system a held address is reported as held, or the error wraps ErrUnsupported. A
+// free address is never reported as held.
 func TestRightOrUnsupported(t *testing.T) {
 	// Not parallel: a child that another test forks has this socket until it calls exec.
 	for _, tt := range []struct{ network, host, check, with string }{
@@ -83,8 +83,8 @@ func TestRightOrUnsupported(t *testing.T) {
 	}
 }
 
-// holdersAt leaves out other processes' connections from the same port of another address,
-// which a wildcard bind also meets.
+// holdersAt leaves out other processes' connections from the same port of another address.
+// A wildcard overlaps them.
 func holdersAt(r *Report, local netip.AddrPort) (held []Holder) {
 	for _, h := range r.Holders {
 		if h.Local == local {

@@ -72,7 +72,7 @@ func TestNoSuchAddress(t *testing.T) {
 	}
 }
 
-// An error without a *net.OpError has no address, and others say no more than their errno.
+// An error without a *net.OpError has no address, and of others only the errno is known.
 func TestErrnoAlone(t *testing.T) {
 	t.Parallel()
 	_, taken := net.Listen("tcp4", "192.0.2.1:80")
@@ -243,7 +243,7 @@ func TestPortsExhausted(t *testing.T) {
 	}
 }
 
-// The kernel has the same errno where it finds no address.
+// The errno is the same if the kernel finds no source address.
 func TestNoSourceAddress(t *testing.T) {
 	if !netns(t) {
 		return
@@ -284,8 +284,8 @@ func TestPrivilegedPort(t *testing.T) {
 	assert.Contains(t, refusedToNobody(t, "udp4", "127.0.0.1:80").Reason, "Ports below 90 are")
 }
 
-// In a user namespace a capability does not count where the network namespace belongs to
-// one outside, and neither do users of outside have numbers.
+// In a user namespace a capability does not count if the network namespace belongs to
+// another one, and users outside have no numbers.
 func TestUserNamespace(t *testing.T) {
 	if !netns(t) {
 		return
@@ -318,7 +318,7 @@ func TestUserNamespace(t *testing.T) {
 	assert.NotContains(t, r.Reason, "65534")
 }
 
-// An option that the system has, and that the call is wrong for.
+// The system has these options, and the calls are wrong for them.
 func TestOptionOfCall(t *testing.T) {
 	t.Parallel()
 	if !likeLinux() {

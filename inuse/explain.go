@@ -559,7 +559,7 @@ func thisSystem() (semantics.System, error) {
 	return s, err
 }
 
-// A failure is what an errno says of an address.
+// A failure is the meaning of an errno for an address.
 type failure uint8
 
 const (
@@ -580,7 +580,7 @@ type errnoFailure struct {
 	failure failure
 }
 
-// failureOf returns what an errno in an error says of an address.
+// failureOf returns the meaning of an errno in an error.
 func failureOf(err error) failure {
 	for _, f := range failures {
 		if errors.Is(err, f.errno) {

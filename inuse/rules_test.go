@@ -14,9 +14,9 @@ import (
 	"example.com/reuse/internal/semantics"
 )
 
-// For every system, whatever holds an address, what is said to work is not refused by
-// that system's rules, and what is said to be of no use is. Where the sockets cannot be
-// read, the explanation is that of a socket on the same address.
+// On every system, and alongside every kind of holder, the rules do not refuse what is sure
+// to work, and refuse what never works. If the sockets cannot be read, the report is that
+// of a socket on the same address.
 func TestAdviceFollowsRulesOfEverySystem(t *testing.T) {
 	t.Parallel()
 	holders := []Holder{
@@ -88,7 +88,7 @@ func TestReportIsCut(t *testing.T) {
 	assert.Empty(t, new(Report).String())
 }
 
-// Which options a socket has before package reuse and after.
+// The options of a socket are those of package net, changed by a Config.
 func TestOptionsOfBind(t *testing.T) {
 	t.Parallel()
 	tcp, udp := semantics.TCP, semantics.UDP

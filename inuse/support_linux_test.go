@@ -201,7 +201,7 @@ type question struct {
 	Places  [][2]string // networks and addresses
 }
 
-// An answer is what Check says, and Explain if a bind is refused.
+// An answer has the report of Check, and of Explain if a bind is refused.
 type answer struct {
 	Unsupported      bool // Check's error wraps errors.ErrUnsupported
 	Checked, Refused *Report
@@ -316,7 +316,7 @@ func binds(t testing.TB, c reuse.Config, network, address string) {
 	}
 }
 
-// every is each Config that a listener can have on Linux and that makes sense.
+// every returns each Config that makes sense for a listener on Linux.
 func every() (list []reuse.Config) {
 	settings := []reuse.Setting{reuse.Default, reuse.On, reuse.Off}
 	for _, a := range settings {
@@ -351,10 +351,9 @@ func conditions(r *Report) map[reuse.Config]string {
 	return all
 }
 
-// follow does what a report advises to the bind that it explains, and shows that it is
-// right: what is sure to work does, if no Config is said to work then none does, and if
-// one does it is among those that are named. It returns what works, and how often the
-// advice was another address or network.
+// follow does what the report of a bind advises, and checks it: what is sure to work does,
+// if no Config works then none does, and a Config that works is among those that are named.
+// It returns the Configs that work, and how often the advice was another address or network.
 func follow(t testing.TB, r *Report, c reuse.Config, network, address string, detail ...any) (bound []reuse.Config, elsewhere int) {
 	t.Helper()
 	tries := func(network, address string, c reuse.Config, must bool) (ok bool) {

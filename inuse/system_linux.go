@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unprivileged returns the first port that any process may bind, and what helps with one
-// below: "" if this process may bind it, as it has CAP_NET_BIND_SERVICE in the user
+// unprivileged returns the first port that any process may bind, and the advice for a lower
+// port: "" if this process may bind it, because it has CAP_NET_BIND_SERVICE in the user
 // namespace that owns its network namespace.
 func unprivileged() (first int, advice string) {
 	if scan("/proc/sys/net/ipv4/ip_unprivileged_port_start", &first) != nil {

@@ -13,8 +13,8 @@ import (
 	"slices"
 )
 
-// unprivileged returns the first port that any process may bind, 0 where there are no
-// others, and what helps with one below: "" if this process may bind it.
+// unprivileged returns the first port that any process may bind, 0 for every port, and the
+// advice for a lower port: "" if this process may bind it.
 func unprivileged() (first int, advice string) {
 	switch runtime.GOOS {
 	case "windows", "darwin", "ios", "js", "wasip1", "plan9":

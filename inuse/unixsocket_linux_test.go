@@ -98,8 +98,8 @@ func TestUnixFileRemoved(t *testing.T) {
 	says(t, r, "^Remove the file")
 }
 
-// What permissions refuse is seen. Where connect is not permitted, the listener is named
-// and may be another's.
+// Missing permissions are reported. If connect is not permitted, the report names the
+// listener that may have the path.
 func TestUnixPermissions(t *testing.T) {
 	needUsers(t)
 	folder := t.TempDir()
@@ -119,7 +119,7 @@ func TestUnixPermissions(t *testing.T) {
 	assert.Equal(t, []string{"If none does, remove the file."}, r.Advice)
 }
 
-// A listener is not disturbed by the look: nothing comes to be accepted.
+// Check leaves no connection in a listener's accept queue.
 func TestUnixListenerIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	if !likeLinux() {
