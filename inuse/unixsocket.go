@@ -22,7 +22,7 @@ func (x *explainer) unix() error {
 	info, err := os.Lstat(name)
 	f := failureOf(x.err)
 	switch {
-	case len(name) > longestPath:
+	case len(name) > longestPath && (!abstract || len(name) > longestPath+1): // an abstract name has no NUL at its end
 		x.say(fmt.Sprintf("The path has %d bytes, and a Unix socket's can have %d here.", len(name), longestPath),
 			"Use a shorter path, or one that is relative to the working directory.")
 	case !abstract && errors.Is(folderErr, os.ErrNotExist):

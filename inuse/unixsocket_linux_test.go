@@ -18,8 +18,6 @@ import (
 // These are not parallel if a child that another test forks might have their socket until
 // it calls exec.
 
-func abstractName() string { return fmt.Sprintf("@inuse%d", os.Getpid()) }
-
 // listenUnix listens, and leaves the file when it is closed.
 func listenUnix(t *testing.T, network, name string) io.Closer {
 	t.Helper()
@@ -47,7 +45,7 @@ func TestUnixNames(t *testing.T) {
 			return r
 		}
 		assert.True(t, checked(t, reuse.Config{}, network, path).Free)
-		for _, name := range []string{path, abstractName()} {
+		for _, name := range []string{path, fmt.Sprintf("@%0107d", os.Getpid())} { // the longest
 			l := listenUnix(t, network, name)
 			if c, err := net.Dial(network, name); err == nil { // it has the name too
 				defer c.Close()
@@ -125,7 +123,7 @@ func TestUnixListenerIsLeftAlone(t *testing.T) {
 	if !likeLinux() {
 		t.Skip("gVisor needs a connection to see that the socket is live")
 	}
-	for _, name := range []string{filepath.Join(t.TempDir(), "s"), abstractName() + "alone"} {
+	for _, name := range []string{filepath.Join(t.TempDir(), "s"), fmt.Sprint("@inuse", os.Getpid())} {
 		l := listenUnix(t, "unix", name).(net.Listener)
 		assert.False(t, checked(t, reuse.Config{}, "unix", name).Free)
 		c, err := net.Dial("unix", name)
