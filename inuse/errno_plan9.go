@@ -1,4 +1,4 @@
 package inuse
 
-// Errors of the network are text here, which a program cannot compare.
+// Network errors are texts here, and no errnos.
 var failures []errnoFailure

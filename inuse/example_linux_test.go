@@ -13,7 +13,7 @@ import (
 	"example.com/reuse/inuse"
 )
 
-// A server that says why it cannot start.
+// A server logs why it cannot start.
 func ExampleExplain() {
 	ctx, c := context.Background(), reuse.Config{}
 	other, err := net.Listen("tcp4", "127.0.0.1:0")

@@ -7,22 +7,17 @@ import (
 	"example.com/reuse/inuse"
 )
 
-var nginx = inuse.Holder{
-	Network: "tcp4",
-	Local:   netip.MustParseAddrPort("0.0.0.0:8080"),
-	State:   "LISTEN",
-	UID:     33,
-	PID:     4211001,
-	Command: "nginx",
-}
-
-func ExampleHolder_String() {
-	fmt.Println(nginx)
-	// Output: pid 4211001 (nginx), listening on 0.0.0.0:8080 (socket of uid 33)
-}
-
-// A Report is printed as it is, or what is needed of it.
+// A Report can be printed as a whole, or a field of it, such as a Holder.
 func ExampleReport_String() {
+	nginx := inuse.Holder{
+		Network: "tcp4",
+		Local:   netip.MustParseAddrPort("0.0.0.0:8080"),
+		State:   "LISTEN",
+		UID:     33,
+		PID:     4211001,
+		Command: "nginx",
+	}
+	fmt.Println(nginx)
 	r := &inuse.Report{
 		Network: "tcp4",
 		Address: "127.0.0.1:8080",
@@ -32,6 +27,7 @@ func ExampleReport_String() {
 	}
 	fmt.Print(r)
 	// Output:
+	// pid 4211001 (nginx), listening on 0.0.0.0:8080 (socket of uid 33)
 	// tcp4 127.0.0.1:8080
 	//
 	// STATE   LOCAL         REMOTE  UID  PID      COMMAND

@@ -10,7 +10,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 
@@ -18,37 +17,37 @@ import (
 	"example.com/reuse/internal/semantics"
 )
 
-// A Report says why a bind fails, or would. Its texts do nothing to a terminal, whatever
-// the processes are called; the Holders' Commands are as they are.
+// A Report contains why a bind failed, or would fail. Its texts have no effect on a
+// terminal, whatever name a process has. The Commands of Holders are not escaped.
 type Report struct {
-	Network, Address string   // as in the error; of a dialed socket that cannot bind, its own
-	Free             bool     // from Check: nothing that is visible refuses the bind
+	Network, Address string   // as in the error; the local address of a dial that bind refused
+	Free             bool     // set by Check: nothing that is visible refuses the bind
 	Holders          []Holder // as from [Holders]; none if the failure has another cause
 	Reason           string   // one or more sentences
-	Advice           []string // a sentence or two each, the best first
+	Advice           []string // each one or two sentences, the best first
 }
 
-// Explain says why Listen, ListenPacket or Dial failed. c is the Config that was asked
-// for, the zero Config if none; err comes from this library or from package net.
+// Explain reports why Listen, ListenPacket or Dial failed. c is the Config of the call, or
+// the zero Config. err comes from this library or from package net.
 //
 // The Reason of an address in use is the rule of this kernel that refuses the bind. The
 // Advice is what the kernel's rules admit alongside the Holders: another Config, network,
-// address or device, the same Config on the other socket too, or a hand-over from its
-// process. No system reports which options another process has set. They are concluded
-// from the sockets there are and from the refusal; what else an Advice depends on stands
-// in it, as in "works if pid 4211 set SO_REUSEPORT too".
+// address or device, the same Config on the other socket, or a hand-over from its process.
+// No system reports the options of another process's socket. Explain concludes them from
+// the sockets and from the refusal. An Advice names the other conditions, as in "works if
+// pid 4211 set SO_REUSEPORT".
 //
-// Also explained are permission denied, an address that cannot be assigned, a link-local
-// address without a zone, ephemeral ports or descriptors that are used up, a missing
-// address family, the errors of options, and for Unix sockets a stale file, a name in
-// use, a path that is too long and a missing folder.
+// Explain also knows these causes: permission denied, an address that cannot be assigned,
+// a link-local address without a zone, ephemeral ports or descriptors that are used up, a
+// missing address family, and the errors of options. For Unix sockets it knows a stale
+// file, a name in use, a path that is too long and a missing folder.
 //
-// The system may change between the error and the look: a Report says what is there now.
-// An err without a [*net.OpError] has no address; it is explained as far as its errno
-// allows, and the Advice is [Check].
+// The system can change between the error and the call. A Report describes the present.
+// An err without a [*net.OpError] contains no address. Explain then reports the meaning of
+// the errno, and advises [Check].
 //
-// Explain fails if err is nil or its errno says nothing about an address. What this
-// system does not show, or not to this user, is no failure; the Report says so.
+// Explain fails if err is nil, or if its errno is not about an address. It succeeds if this
+// system does not show the sockets or, to this user, the processes. The Report then says so.
 func Explain(ctx context.Context, c reuse.Config, err error) (*Report, error) {
 	x := explainer{ctx: ctx, config: c, err: err, Report: &Report{}}
 	var op *net.OpError
@@ -64,17 +63,18 @@ func Explain(ctx context.Context, c reuse.Config, err error) (*Report, error) {
 	return x.report(x.explain())
 }
 
-// Check says what refuses a bind of an address now, by Listen or ListenPacket with c.
-// network and address are what these would be given: also "unix" and a path. Report.Free
-// reports that nothing does.
+// Check reports what now refuses a bind of an address by Listen or ListenPacket with c.
+// network and address are those of the call, also "unix" and a path. Report.Free reports
+// that nothing refuses the bind.
 //
-// Check sets c's options on a socket that it does not bind. An option that Listen would
-// refuse there is the Reason.
+// Check sets the options of c on a socket that it does not bind. If Listen would refuse an
+// option there, this is the Reason.
 //
-// Check does not bind the address. Linux has two rules that Check may have to try, and for
-// that it binds ephemeral ports of the loopback for a moment. The first is whether
-// /proc/net/udp6 lists sockets, where there is no sock_diag. The second is what
-// SO_REUSEADDR admits to a listener, once in a process, with Exclusive On or Prefer.
+// Check does not bind the port. On Linux it binds a socket to the address alone, with
+// IP_BIND_ADDRESS_NO_PORT. In two cases it binds ephemeral ports of the loopback for a
+// moment, also on Linux. Without sock_diag it tries whether /proc/net/udp6 lists sockets.
+// With Exclusive On or Prefer it tries, once in a process, what SO_REUSEADDR admits to a
+// listener.
 //
 // The error wraps [errors.ErrUnsupported] where the sockets of this system cannot be
 // read, and [os.ErrInvalid] for port 0, which is any free port.
@@ -101,10 +101,7 @@ func (x *explainer) report(err error) (*Report, error) {
 	return x.Report, nil
 }
 
-// say sets the Reason and adds to the Advice.
-func (x *explainer) say(reason string, advice ...string) {
-	x.Reason, x.Advice = reason, append(x.Advice, advice...)
-}
+func (x *explainer) say(reason string, advice ...string) { x.Reason, x.Advice = reason, advice }
 
 func (x *explainer) check() error {
 	t, err := target{}, error(nil)
@@ -121,11 +118,10 @@ func (x *explainer) check() error {
 	if isUnix(x.network) {
 		return x.unix()
 	}
-	addresses, err := net.InterfaceAddrs()
 	first, advice := unprivileged()
 	switch {
 	case x.zone(t.local.Addr()):
-	case err == nil && !isLocal(addresses, t.local.Addr()):
+	case !bindable(x.ctx, t.local.Addr()):
 		x.notAvailable(t)
 	case advice != "" && int(t.local.Port()) < first:
 		x.denied(t)
@@ -138,8 +134,8 @@ func (x *explainer) check() error {
 // errUnbound ends a Listen before the bind.
 var errUnbound = errors.New("not bound")
 
-// setOptions returns why no listener on an address can have c's options. It sets them on a
-// socket that it does not bind.
+// setOptions returns why Listen refuses c's options on an address. It sets them on a socket
+// that it does not bind.
 func setOptions(ctx context.Context, c reuse.Config, network, address string) error {
 	lc, err := c.ListenConfig(net.ListenConfig{})
 	control := lc.Control
@@ -233,29 +229,25 @@ func (x *explainer) connecting() bool {
 
 func (x *explainer) option(e *reuse.OptionError) {
 	_, port, _ := net.SplitHostPort(x.local)
-	advice := fmt.Sprintf("Leave %v at reuse.Default for this call, or use reuse.Prefer to do without it.", e.Option)
+	advice := fmt.Sprintf("Leave %v at reuse.Default for this call", e.Option)
 	switch {
 	case errors.Is(e, reuse.ErrConflict):
-		advice = "Ask for one of the two options: with both On the socket would share its address and be exclusive."
-	case errors.Is(e, os.ErrInvalid) && e.Op != "check": // UDP port 0 in a Control function
-		advice = "Use Config.ListenPacket, which finds a free port and shares it then, or another port than 0."
-	case errors.Is(e, os.ErrInvalid):
-		advice = "A Setting is Default, On, Off or Prefer."
+		advice = "Ask for one of the two options: with both On the socket would share its address and be exclusive"
+	case errors.Is(e, os.ErrInvalid) && e.Op == "check":
+		advice = "A Setting is Default, On, Off or Prefer"
+	case errors.Is(e, os.ErrInvalid): // UDP port 0 in a Control function
+		advice = "Use Config.ListenPacket, which finds a free port and shares it then, or another port than 0"
 	case failureOf(e) == denied:
-		advice = "A filter of system calls, as of a container, may forbid setsockopt."
+		advice = "A filter of system calls, as of a container, may forbid setsockopt"
 	case !errors.Is(e, errors.ErrUnsupported):
-		advice = "The errno says why the kernel refuses it."
-	case e.Option.Supported() != nil:
-		advice = fmt.Sprintf("%v: reuse.Prefer does without %v where it does not exist.", e.Option, e.Option)
-	// The system has it, and the call is wrong for it.
 	case x.dial && e.Option == reuse.PortLB && reuse.Port.Supported() == nil:
-		advice = "Use Port: reuse.On in place of PortLB to dial from a port that is shared."
-	case strings.HasPrefix(x.network, "udp") && port == "0": // gVisor
-		advice = "Use another port than 0."
-	case isUnix(x.network):
-		advice = fmt.Sprintf("Leave %v at reuse.Default for a Unix socket.", e.Option)
+		advice = "Use Port: reuse.On in place of PortLB to dial from a port that is shared"
+	case strings.HasPrefix(x.network, "udp") && port == "0" && e.Option.Supported() == nil: // gVisor
+		advice = "Use another port than 0"
+	default:
+		advice += ", or use reuse.Prefer to do without it"
 	}
-	x.say(printable(strings.TrimPrefix(e.Error(), "reuse: "))+".", advice)
+	x.say(printable(strings.TrimPrefix(e.Error(), "reuse: "))+".", advice+".")
 }
 
 func (x *explainer) full(f failure) {
@@ -292,9 +284,8 @@ func (x *explainer) target() (target, error) {
 func addrPort(text string) netip.AddrPort {
 	p, err := netip.ParseAddrPort(text)
 	if err != nil {
-		_, port, _ := net.SplitHostPort(text)
-		n, _ := strconv.ParseUint(port, 10, 16)
-		return netip.AddrPortFrom(netip.Addr{}, uint16(n))
+		p, _ = netip.ParseAddrPort("0.0.0.0" + text)
+		return netip.AddrPortFrom(netip.Addr{}, p.Port())
 	}
 	return netip.AddrPortFrom(zoneByName(p.Addr().Unmap()), p.Port())
 }
@@ -310,7 +301,7 @@ func (x *explainer) inUse(t target) error {
 	if lookErr != nil && x.err == nil {
 		return lookErr
 	}
-	if x.dial && t.proto == semantics.TCP && x.exists(addrPort(x.remote)) {
+	if x.dial && t.proto == semantics.TCP && x.exists() {
 		return nil // which no option changes, though it might let the bind succeed
 	}
 	system, rulesErr := thisSystem()
@@ -332,23 +323,24 @@ func (x *explainer) inUse(t target) error {
 	return nil
 }
 
-// suppose explains a refusal without knowing by which socket. The rule and the advice are
-// those for one on the same address, of which nothing else is known.
+// suppose explains a refusal by a socket that cannot be seen. The rule and the advice are
+// those for a socket on the same address.
 func (x *explainer) suppose(b *bind, lookErr, rulesErr error) {
-	x.say(fmt.Sprintf("A socket that overlaps %s refuses it. Which one cannot be seen: %v.", x.Address, lookErr))
+	reason := fmt.Sprintf("A socket that overlaps %s refuses it. Which one cannot be seen: %v.", x.Address, lookErr)
+	var advice []string
 	if rulesErr == nil {
 		h := Holder{Network: networkOf(b.proto, b.local.Addr(), b.v6only), Local: b.local, State: bound, UID: -1}
 		if b.proto == semantics.TCP {
 			h.State = listen
 		}
 		list := b.classes([]Holder{h})
-		advice, verdicts := b.advise(list)
+		found, verdicts := b.advise(list)
 		_, why := b.culprit(list, verdicts)
-		x.say(strings.TrimSpace(x.Reason+" "+why.Rule.Text), advice...)
+		reason, advice = strings.TrimSpace(reason+" "+why.Rule.Text), found
 	}
 	tool := map[string]string{"linux": "ss -tulnp", "freebsd": "sockstat -l", "dragonfly": "sockstat -l", "netbsd": "sockstat -l",
 		"openbsd": "fstat", "windows": "netstat -ano", "solaris": "netstat -anu", "illumos": "netstat -anu"}[runtime.GOOS]
-	x.say(x.Reason, fmt.Sprintf("The command %q shows the processes, as a privileged user those of all users. Or use another port.", cmp.Or(tool, "lsof -nP -i")))
+	x.say(reason, append(advice, fmt.Sprintf("The command %q shows the processes, as a privileged user those of all users. Or use another port.", cmp.Or(tool, "lsof -nP -i")))...)
 }
 
 // decide finds the rule by which the holders refuse a bind, and what helps.
@@ -363,8 +355,7 @@ func (x *explainer) decide(b *bind, unseen string) {
 	culprit, why := b.culprit(list, verdicts)
 	c := cmp.Or(culprit, list[0])
 	reason := x.heldBy(c.Holder) + "."
-	switch {
-	case culprit != nil:
+	if culprit != nil {
 		reason += " " + why.Rule.Text
 		if why.Evidence.Kind < semantics.Vendor {
 			reason += " (" + why.Evidence.Kind.String() + ")"
@@ -372,7 +363,7 @@ func (x *explainer) decide(b *bind, unseen string) {
 		if b.user != c.UID && c.UID >= 0 && os.Geteuid() >= 0 {
 			reason += fmt.Sprintf(" Yours is uid %d.", b.user)
 		}
-	case b.refused:
+	} else if b.refused {
 		reason += " By " + b.system.Title() + "'s rules none of them refuses this bind: the socket that did is gone, or is not shown." + unseen
 	}
 	if devices := devicesOf(list); len(devices) > 0 && !x.dial {
@@ -380,34 +371,33 @@ func (x *explainer) decide(b *bind, unseen string) {
 	}
 	hopeless := !slices.ContainsFunc(verdicts, func(v verdict) bool { return !v.never })
 	if hopeless {
-		text := "No Config works alongside "
+		certainty := "works"
 		if b.remembers() {
-			text = "No Config is sure to work alongside "
+			certainty = "is sure to work"
 		}
-		advice = append(append(advice, text+c.subject()+"."), b.restart(list)...)
+		advice = append([]string{"No Config " + certainty + " alongside " + c.subject() + "."}, b.restart(list)...)
 	}
 	if !slices.ContainsFunc(verdicts, verdict.sure) {
 		advice = append(b.elsewhere(x.ctx, list), advice...) // what is sure comes first
 	}
-	x.say(reason, append(advice, x.release(b, c.Holder, hopeless)...)...)
+	x.say(reason, append(advice, x.release(b, c.Holder, hopeless || len(advice) == 0)...)...)
 }
 
-// release says what else helps than another socket, as h has the address.
+// release returns what helps apart from another socket, as h has the address.
 func (x *explainer) release(b *bind, h Holder, hopeless bool) []string {
-	otherPort, end := "use another port.", "Otherwise end the process, or "
-	if x.dial {
-		otherPort = "dial from another local port, or from port 0."
-	}
+	end, use, otherPort := "Otherwise end the process, or ", "use that socket, or close it.", "use another port."
 	if hopeless {
 		end = "End the process, or "
+	}
+	if x.dial {
+		otherPort = "dial from another local port, or from port 0."
+		use = "close that socket, or " + otherPort
 	}
 	same := h.Local == b.local && !h.vague && h.Network == networkOf(b.proto, b.local.Addr(), b.v6only)
 	serves := h.State == listen || h.State == bound && b.proto == semantics.UDP
 	switch {
-	case h.PID == os.Getpid() && x.dial:
-		return []string{"This process has the address already: close that socket, or " + otherPort}
 	case h.PID == os.Getpid():
-		return []string{"This process has the address already: use that socket, or close it."}
+		return []string{"This process has the address already: " + use}
 	case h.orphan && !h.queued():
 		return []string{"The kernel frees the port when it forgets the connection; TIME_WAIT lasts a minute on Linux."}
 	case serves && same && h.PID != 0 && h.UID == b.user && !x.dial:
@@ -429,29 +419,34 @@ func (x *explainer) heldBy(h Holder) string {
 
 const otherPort = "Dial from another local port, or from port 0."
 
+// tupleInUse explains that the connection exists already.
 func (x *explainer) tupleInUse(t target) {
-	reason := fmt.Sprintf("A connection from %s to %s exists already, perhaps in TIME_WAIT.", printable(x.source), printable(x.remote))
+	var err error
 	if t.local.Port() != 0 {
-		list, _, err := t.holders(x.ctx)
-		if x.Holders = list; x.exists(addrPort(x.remote)) {
-			return
-		}
-		if x.Holders = nil; err != nil {
-			reason += fmt.Sprintf(" Its process cannot be seen: %v.", err)
-		}
+		x.Holders, _, err = t.holders(x.ctx)
+	}
+	if x.exists() {
+		return
+	}
+	x.Holders = nil
+	reason := fmt.Sprintf("A connection from %s to %s exists already, perhaps in TIME_WAIT.", printable(x.source), printable(x.remote))
+	if err != nil {
+		reason += fmt.Sprintf(" Its process cannot be seen: %v.", err)
 	}
 	x.say(reason, otherPort)
 }
 
-// exists explains that one of the holders is a connection to the same peer.
-func (x *explainer) exists(remote netip.AddrPort) bool {
+// exists explains that one of the holders is a connection to the same peer, if so.
+func (x *explainer) exists() bool {
+	remote := addrPort(x.remote)
 	remote = netip.AddrPortFrom(remote.Addr().WithZone(""), remote.Port())
 	list := slices.DeleteFunc(slices.Clone(x.Holders), func(h Holder) bool { return h.Remote != remote })
 	if len(list) == 0 {
 		return false
 	}
 	x.Holders = list
-	x.say(fmt.Sprintf("A connection from %v to %v exists already, in %s: it is held by %s.", list[0].Local, remote, printable(list[0].State), list[0].process()), otherPort)
+	h := list[0]
+	x.say(fmt.Sprintf("A connection from %v to %v exists already, in %s: it is held by %s.", h.Local, remote, printable(h.State), h.process()), otherPort)
 	return true
 }
 
@@ -505,7 +500,7 @@ func (x *explainer) zone(ip netip.Addr) bool {
 func (x *explainer) notAvailable(t target) {
 	ip := t.local.Addr()
 	addresses, err := net.InterfaceAddrs()
-	if err == nil && isLocal(addresses, ip) {
+	if slices.Contains(addrs(addresses), ip.WithZone("")) {
 		x.say(fmt.Sprintf("An interface has %v, but a socket cannot bind it now: the kernel may still check an IPv6 address for duplicates.", ip), "Try again in a second.")
 		return
 	}
@@ -520,13 +515,6 @@ func (x *explainer) notAvailable(t target) {
 		advice = append(advice, "To bind an address before an interface gets it, set IP_FREEBIND on the socket, or net.ipv4.ip_nonlocal_bind.")
 	}
 	x.say(reason, advice...)
-}
-
-// isLocal reports whether a socket can bind an address: a wildcard, or one that an
-// interface has. Linux takes all of 127.0.0.0/8, and js has no addresses to show.
-func isLocal(addresses []net.Addr, ip netip.Addr) bool {
-	return len(addresses) == 0 || ip.IsUnspecified() || runtime.GOOS == "linux" && ip.Is4() && ip.IsLoopback() ||
-		slices.Contains(addrs(addresses), ip.WithZone(""))
 }
 
 func addrs(list []net.Addr) (all []netip.Addr) {
@@ -571,7 +559,7 @@ func thisSystem() (semantics.System, error) {
 	return s, err
 }
 
-// A failure is what an errno says of an address.
+// A failure is the meaning of an errno for an address.
 type failure uint8
 
 const (
@@ -592,7 +580,7 @@ type errnoFailure struct {
 	failure failure
 }
 
-// failureOf returns what an errno in an error says of an address.
+// failureOf returns the meaning of an errno in an error.
 func failureOf(err error) failure {
 	for _, f := range failures {
 		if errors.Is(err, f.errno) {

@@ -13,6 +13,7 @@ func FuzzText(f *testing.F) {
 	f.Add("tcp", "127.0.0.1:80", "nginx")
 	f.Add("udp6", "[fe80::1%eth0]:53", "\x1b[2J")
 	f.Add("tcp", ":8080", "a\nb\tc")
+	f.Add("unix", "@a", "\x9b31m\x80\xff")
 	f.Add("", "*", "\u202e")
 	f.Fuzz(func(t *testing.T, network, address, name string) {
 		host, _, err := net.SplitHostPort(address)

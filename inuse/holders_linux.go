@@ -39,8 +39,12 @@ func (t target) holders(ctx context.Context) (list []Holder, unseen string, err 
 		return nil, "", err
 	}
 	var inodes []uint32
+	outside := unmappedUser()
 	for _, s := range sockets {
 		h := t.holder(s, told)
+		if h.UID == outside && outside >= 0 {
+			h.UID, h.outside = -1, true
+		}
 		// An IPv6 connection of a dual-stack socket conflicts with 0.0.0.0, and with no
 		// other IPv4 address (Linux 6.18).
 		dual := t.local.Addr() == netip.IPv4Unspecified() && h.Local.Addr().Is6() && h.Remote.IsValid()
@@ -54,12 +58,8 @@ func (t target) holders(ctx context.Context) (list []Holder, unseen string, err 
 	}
 	order(list)
 	_, release, _ := semantics.Running() // "" if that is unknown
-	switch {
-	case t.proto == semantics.UDP:
-	case !told:
-		unseen = " /proc/net does not list TCP sockets that are bound and neither listen nor are connected."
-	case olderThan68(release):
-		unseen = " Linux lists TCP sockets that are bound and do not listen from 6.8 on, and this is " + release + "."
+	if t.proto == semantics.TCP && (!told || olderThan68(release)) {
+		unseen = " Linux lists TCP sockets that are bound and do not listen from 6.8 on, with sock_diag."
 	}
 	return list, unseen, nil
 }
@@ -85,11 +85,8 @@ func (t target) holder(s sockdiag.Socket, told bool) Holder {
 	default:
 		h.Device = interfaceName(int(s.Interface))
 	}
-	switch {
-	case h.orphan && h.UID == 0: // older kernels report 0 for a socket without a process
+	if h.orphan && h.UID == 0 { // older kernels report 0 for a socket without a process
 		h.UID = -1
-	case outsideNamespace(h.UID):
-		h.UID, h.outside = -1, true
 	}
 	return h
 }
@@ -197,10 +194,10 @@ func parseLine(line string) (s sockdiag.Socket, ok bool) {
 
 // owners fills in PID and Command of the holders with these inodes, as far as this user
 // may see: /proc/PID/fd has a link "socket:[INODE]" for each socket of a process. The
-// search begins with this process and those of the sockets' users, and with the first
-// descriptors, where a server's listener is likely, and ends when all are found. Alongside
-// 20,000 other sockets a listener takes 19 to 25 ms, and reading all of /proc 300 to 590
-// (Linux 6.18, 2 busy processors; BenchmarkHolders).
+// search begins with this process, then come those of the sockets' users. Of each it reads
+// the first descriptors first, where a server's listener is likely. Alongside 20,000 other
+// sockets a listener takes 19 to 25 ms, and reading all of /proc 300 to 590 (Linux 6.18, 2
+// busy processors; BenchmarkHolders).
 func owners(ctx context.Context, holders []Holder, inodes []uint32) error {
 	wanted := map[string][]*Holder{}
 	users := map[int]bool{}
@@ -215,11 +212,12 @@ func owners(ctx context.Context, holders []Holder, inodes []uint32) error {
 		return nil
 	}
 	var err error
-	pids := []int{os.Getpid()}
-	search := func(count int) {
-		pids = slices.DeleteFunc(pids, func(pid int) (done bool) {
-			if err != nil || len(wanted) == 0 {
-				return false
+	// search reads count descriptors of each process, or all if count is -1. It returns the
+	// processes that have more.
+	search := func(pids []int, count int) (more []int) {
+		for _, pid := range pids {
+			if err = cmp.Or(err, ctx.Err()); err != nil || len(wanted) == 0 {
+				return nil
 			}
 			var names []string
 			names, err = descriptors(pid, count)
@@ -231,11 +229,13 @@ func owners(ctx context.Context, holders []Holder, inodes []uint32) error {
 				}
 				delete(wanted, link)
 			}
-			err = cmp.Or(err, ctx.Err())
-			return len(names) < count
-		})
+			if len(names) == count {
+				more = append(more, pid)
+			}
+		}
+		return more
 	}
-	if search(64); err != nil || len(wanted) == 0 {
+	if search([]int{os.Getpid()}, -1); err != nil || len(wanted) == 0 {
 		return err
 	}
 	entries, err := os.ReadDir("/proc")
@@ -258,9 +258,7 @@ func owners(ctx context.Context, holders []Holder, inodes []uint32) error {
 	}
 	slices.Sort(same)
 	slices.Sort(others)
-	pids = slices.Concat(pids, same, others)
-	search(64)
-	search(-1) // all descriptors
+	search(search(slices.Concat(same, others), 64), -1)
 	return err
 }
 
@@ -277,8 +275,7 @@ func descriptors(pid, count int) (names []string, err error) {
 	return names, nil
 }
 
-// starved reports whether an error says that the process or the system lacks what a look
-// needs.
+// starved reports whether an error is about the lack of descriptors or memory.
 func starved(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.ENOBUFS)
 }
@@ -294,9 +291,11 @@ func unixHolders(ctx context.Context, name string) ([]Holder, error) {
 	var list []Holder
 	var inodes []uint32
 	for line := range strings.Lines(string(text)) {
-		// Num RefCount Protocol Flags Type St Inode Path
-		f := strings.Fields(line)
-		if len(f) < 8 || !strings.HasSuffix(strings.TrimSuffix(line, "\n"), " "+name) {
+		var f [7]string // Num RefCount Protocol Flags Type St Inode, and then the path
+		for i := range f {
+			f[i], line, _ = strings.Cut(strings.TrimLeft(line, " "), " ")
+		}
+		if line != name+"\n" {
 			continue
 		}
 		h := Holder{Network: networks[f[4]], Path: name, State: bound, UID: -1}
@@ -315,11 +314,7 @@ func unixHolders(ctx context.Context, name string) ([]Holder, error) {
 // olderThan68 reports whether a kernel's release, as in "6.1.0-18-amd64", is before 6.8. A
 // release that cannot be read is not.
 func olderThan68(release string) bool {
-	numbers := strings.FieldsFunc(release, func(r rune) bool { return r < '0' || r > '9' })
-	if len(numbers) < 2 {
-		return false
-	}
-	major, _ := strconv.Atoi(numbers[0])
-	minor, _ := strconv.Atoi(numbers[1])
-	return major < 6 || major == 6 && minor < 8
+	var major, minor int
+	n, _ := fmt.Sscanf(release, "%d.%d", &major, &minor)
+	return n == 2 && (major < 6 || major == 6 && minor < 8)
 }

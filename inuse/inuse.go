@@ -11,16 +11,18 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"example.com/reuse/internal/semantics"
 )
 
 // A Holder is a socket that overlaps an address.
 type Holder struct {
-	// Network is the one of package net that makes such a socket: "tcp4" or
-	// "udp4" for an IPv4 address, "tcp6" or "udp6" for an IPv6 one, and "tcp" or
-	// "udp" for a dual-stack ::. Where the system does not report which, :: counts
-	// as dual-stack. A Multipath TCP socket is a TCP one.
+	// Network is the network of package net that makes such a socket: "tcp4" or "udp4"
+	// for an IPv4 address, "tcp6" or "udp6" for an IPv6 address, and "tcp" or "udp" for a
+	// dual-stack ::. Where the system does not report which it is, :: counts as
+	// dual-stack. A Multipath TCP socket counts as a TCP socket.
 	Network string
 
 	Local  netip.AddrPort // an IPv4-mapped address is given as IPv4
@@ -28,14 +30,14 @@ type Holder struct {
 	Path   string         // of a Unix socket, as it was bound; Local is zero then
 
 	// State is "LISTEN", "BOUND" (a TCP socket that does not listen, or an
-	// unconnected UDP one), "CONNECTED" (a connected UDP socket), or TCP's name
+	// unconnected UDP socket), "CONNECTED" (a connected UDP socket), or TCP's name
 	// for a connection: "ESTABLISHED", "TIME_WAIT", "CLOSE_WAIT", ...
 	State string
 
 	Device  string // the interface that the socket is bound to; "": none, or not reported
-	UID     int    // the socket's user, who may not be its process's; -1: not reported
+	UID     int    // the socket's user, which can differ from its process's; -1: not reported
 	PID     int    // a process that has the socket; 0: not visible to this user, or none has it
-	Command string // of the process, as it named itself; may contain any bytes
+	Command string // the process's own name for itself; can contain any bytes
 
 	orphan  bool // no process has it
 	outside bool // its user is outside this user namespace
@@ -52,20 +54,19 @@ const (
 	closeWait = "CLOSE_WAIT"
 )
 
-// String describes the holder for a person, as in
-// "pid 4211 (nginx), listening on 0.0.0.0:8080 (socket of uid 33)". It is harmless to
-// print, whatever the command is called.
+// String describes the holder, as in "pid 4211 (nginx), listening on 0.0.0.0:8080 (socket
+// of uid 33)". It has no effect on a terminal, whatever the command's name is.
 func (h Holder) String() string {
-	s := h.process() + ", "
-	switch {
-	case h.State == listen:
-		s += "listening on " + h.place()
-	case h.State == bound && h.Path == "" && protoOf(h.Network) == semantics.TCP:
-		s += "bound to " + h.place() + " and not listening"
-	case h.State == bound:
-		s += "bound to " + h.place()
-	default:
-		s += "with a connection from " + h.place()
+	verb := "with a connection from "
+	switch h.State {
+	case listen:
+		verb = "listening on "
+	case bound:
+		verb = "bound to "
+	}
+	s := h.process() + ", " + verb + h.place()
+	if h.State == bound && h.Path == "" && protoOf(h.Network) == semantics.TCP {
+		s += " and not listening"
 	}
 	if h.Remote.IsValid() {
 		s += " to " + printable(h.Remote.String())
@@ -115,8 +116,8 @@ func (h Holder) place() string {
 	return printable(h.Local.String())
 }
 
-// queued reports whether a connection waits to be accepted, perhaps closed by its peer.
-// One that its process has closed is in another state.
+// queued reports whether a connection waits to be accepted, perhaps closed by its peer. A
+// connection that its process has closed is in another state.
 func (h Holder) queued() bool {
 	return h.orphan && (h.State == "ESTABLISHED" || h.State == closeWait)
 }
@@ -126,30 +127,30 @@ func (h Holder) target() target {
 	return target{protoOf(h.Network), h.Local, strings.HasSuffix(h.Network, "6")}
 }
 
-// printable returns text that does nothing to a terminal: what is not graphic is
-// written as Go would escape it.
+// printable returns text that has no effect on a terminal. A text that is not graphic is
+// quoted as in Go.
 func printable(s string) string {
-	quoted := strconv.QuoteToGraphic(s)
-	if len(quoted) == len(s)+2 {
+	if utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsGraphic(r) }) < 0 {
 		return s
 	}
-	return quoted
+	return strconv.QuoteToGraphic(s)
 }
 
-// Holders returns the sockets that overlap a local address, listening or not: those
-// that the kernel looks at when another socket binds it. network is "tcp", "tcp4",
-// "tcp6", "udp", "udp4" or "udp6", and address is what Listen would be given, so
-// that ":8080" on "tcp" is dual-stack where package net makes it so. On Linux network
-// can also be "unix", "unixgram" or "unixpacket" and address a path. None is no error.
+// Holders returns the sockets that overlap a local address, listening or not. The kernel
+// compares them with a socket that binds the address. network is "tcp", "tcp4", "tcp6",
+// "udp", "udp4" or "udp6". address is that of a Listen: ":8080" on "tcp" is dual-stack where
+// package net makes it so. On Linux network can also be "unix", "unixgram" or "unixpacket",
+// and address a path. The result is empty if there are none.
 //
-// The sockets are ordered by state, listening ones first, then by address and device.
-// Of several processes that have one socket the Holder names one: this process, else one
-// of the socket's user, and then the one with the lowest PID.
+// The sockets are ordered by state, listening ones first, then by address and device. If
+// several processes have a socket, the Holder names one of them: this process, or else
+// preferably one of the socket's user with a low PID.
 //
 // An IPv6 connection, of TCP or UDP, of a dual-stack socket conflicts with 0.0.0.0
-// (Linux 6.18). Linux does not report which are, so there they all count.
+// (Linux 6.18). Linux does not report whether a connection's socket is dual-stack, so all
+// IPv6 connections count there.
 //
-// The package comment says what each system shows.
+// The package comment lists what each system shows.
 //
 // The error wraps [errors.ErrUnsupported] on systems where sockets cannot be read, and
 // [os.ErrInvalid] for port 0, which no socket has.
@@ -194,8 +195,8 @@ func resolvePort(ctx context.Context, network, address string) (target, error) {
 }
 
 // resolve returns what package net binds for an address. A wildcard, also 0.0.0.0, is a
-// dual-stack :: unless the network says otherwise, a UDP socket with a multicast address
-// binds the wildcard, and of a host's addresses the first IPv4 one is preferred.
+// dual-stack :: unless the network ends in a digit. A UDP socket with a multicast address
+// binds the wildcard. Of a host's addresses the first IPv4 address is preferred.
 func resolve(ctx context.Context, network, address string) (t target, err error) {
 	kind := strings.TrimRight(network, "46")
 	if kind == "ip" {
@@ -225,13 +226,13 @@ func resolve(ctx context.Context, network, address string) (t target, err error)
 	wildcard := !ip.IsValid() || ip.IsUnspecified()
 	group := kind == "udp" && ip.IsMulticast()
 	switch {
-	case four && ip.Is6():
+	case four && ip.Is6() && !wildcard:
 		return t, &net.AddrError{Err: "not an IPv4 address", Addr: ip.String()}
 	case six && ip.Is4():
 		return t, &net.AddrError{Err: "not an IPv6 address", Addr: ip.String()}
 	case wildcard && (six || !four && dualStack()), group && ip.Is6():
 		ip = netip.IPv6Unspecified()
-	case !ip.IsValid(), group:
+	case !ip.IsValid(), four && wildcard, group: // also for "tcp4" and ::
 		ip = netip.IPv4Unspecified()
 	}
 	return target{protoOf(network), netip.AddrPortFrom(ip, uint16(port)), six}, nil

@@ -17,25 +17,27 @@ import (
 )
 
 // The rules for two sockets are in internal/semantics. This file applies them without
-// knowing the options of one of the two, which no system shows: every set of options is
-// supposed in turn, and what all that are left agree on is certain.
+// knowing the options of one of the two, which no system shows. classes supposes every set
+// of options that a holder can have, and removes those that the other sockets contradict.
+// judge asks the rules what the rest mean for the bind. What all agree on is certain.
+// Otherwise condition puts the difference into words.
 
 // A bind is a bind that was asked for.
 type bind struct {
 	target
 	system    semantics.System
 	user      int
-	listens   bool // it is for a listener, and not for a dialed socket
-	multicast bool
+	listens   bool         // for a listener, not for a dialed socket
+	multicast bool         // the address of the call is a multicast address
 	refused   bool         // the kernel has refused it
-	asked     reuse.Config // with this
+	asked     reuse.Config // of the call
 }
 
 // linux also counts Android, whose kernel it is.
 func (b *bind) linux() bool { return b.system.Name() == "linux" || b.system.Name() == "android" }
 
-// options returns the options that a socket has when it binds: those that package
-// net sets, and what a Config makes of them.
+// options returns the options that a socket has when it binds: those that package net
+// sets, changed by a Config.
 func (b *bind) options(c reuse.Config) semantics.Options {
 	var all semantics.Options
 	has := func(o semantics.Options) bool { return b.system.OptionName(o) != "" }
@@ -75,7 +77,7 @@ func (b *bind) options(c reuse.Config) semantics.Options {
 	return all
 }
 
-// answer is what the kernel says to the bind alongside a holder.
+// answer returns the result of the bind with a Config alongside a holder.
 func (b *bind) answer(first semantics.Binding, c reuse.Config) semantics.Answer {
 	second := semantics.Binding{
 		Proto: b.proto, State: semantics.Bound,
@@ -95,7 +97,7 @@ type class struct {
 	guesses []semantics.Binding // what they may be
 }
 
-// classes puts holders together, and supposes of each class what it may be.
+// classes groups the holders, and supposes what those of each class may be.
 func (b *bind) classes(holders []Holder) []*class {
 	kind := func(h Holder) Holder {
 		h.Remote, h.PID, h.Command = netip.AddrPort{}, 0, ""
@@ -133,21 +135,20 @@ func (b *bind) classes(holders []Holder) []*class {
 	return list
 }
 
-// agree reports whether two sockets have let each other in, as they overlap. That two
-// are there does not show it: a third may have brought them together. To a bind with
-// SO_REUSEPORT Linux asks on UDP no more than one such socket of the same user, and on
-// TCP none if the one that was bound last has, as it sees it, the same address. There
-// it takes an IPv6-only or an IPv4 wildcard for a dual-stack one, and overlooks the
-// device. So this is about TCP sockets that listen, which asks again, of one kind and
-// without a device.
+// agree reports whether each of two sockets admitted the other one. That both are there
+// does not show it, because a third one may have brought them together. For a bind with
+// SO_REUSEPORT Linux asks on UDP at most one such socket of the same user. On TCP it asks
+// none if the socket that was bound last has the same address, where an IPv6-only or an
+// IPv4 wildcard counts as a dual-stack one, and devices do not count. A TCP socket is
+// compared again when it listens. So agree is about listeners of one kind without a device.
 func (b *bind) agree(x, y Holder) bool {
 	eligible := func(h Holder) bool { return h.State == listen && h.Device == "" && h.Local.Addr().Zone() == "" }
 	return b.linux() && b.proto == semantics.TCP && eligible(x) && eligible(y) && x.UID == y.UID &&
 		x.target().dual() == y.target().dual() && x.target().overlaps(y.Local.Addr(), y.target().v6only)
 }
 
-// comesFrom reports whether a connection may be in the queue of a holder, whose user and
-// options it then has. Of a connection without a process, -1 may be root.
+// comesFrom reports whether a connection may be in the queue of a listener, and so have its
+// user and options. The user -1 of a connection without a process may be root.
 func (h Holder) comesFrom(l Holder) bool {
 	return l.State == listen && max(h.UID, 0) == max(l.UID, 0) && l.target().overlaps(h.Local.Addr(), true)
 }
@@ -191,9 +192,9 @@ func (b *bind) guesses(h Holder) (list []semantics.Binding) {
 	return list
 }
 
-// split divides what a holder may be into what admits the bind and what refuses it. A
-// guess that the holder's own bind contradicts is neither; known is false if the rules
-// do not say of another.
+// split divides what a holder may be into what admits the bind and what refuses it. It
+// leaves out a guess that the holder's own bind contradicts. known is false if the rules do
+// not decide on one.
 func (b *bind) split(h *class, c reuse.Config) (good, bad []semantics.Binding, known bool) {
 	known = true
 	for _, g := range h.guesses {
@@ -209,18 +210,18 @@ func (b *bind) split(h *class, c reuse.Config) (good, bad []semantics.Binding, k
 	return good, bad, known
 }
 
-// A verdict is what becomes of the bind with a Config.
+// A verdict is the result of the bind with a Config.
 type verdict struct {
-	never   bool     // it is refused, whatever the holders are
+	never   bool     // it fails, whatever the holders have set
 	refuse  []*class // those that refuse it then
-	unknown bool     // the rules do not say
+	unknown bool     // the rules do not decide
 	depends []string // what the holders must have set; none: it succeeds
 }
 
 // sure reports whether the bind succeeds.
 func (v verdict) sure() bool { return !v.never && !v.unknown && len(v.depends) == 0 }
 
-// judge says what becomes of the bind with a Config.
+// judge returns the verdict on the bind with a Config.
 func (b *bind) judge(list []*class, c reuse.Config) (v verdict) {
 	for _, h := range list {
 		good, bad, known := b.split(h, c)
@@ -246,7 +247,7 @@ func (b *bind) judge(list []*class, c reuse.Config) (v verdict) {
 }
 
 // asksOne reports whether Linux may admit a bind that a holder refuses, because it asks
-// another one only; see agree.
+// another holder only; see agree.
 func (b *bind) asksOne(list []*class, c reuse.Config) bool {
 	return b.linux() && b.options(c).Has(semantics.Port) && slices.ContainsFunc(list, func(c *class) bool {
 		return (b.proto == semantics.UDP || b.dual() && c.Local.Addr().IsUnspecified()) &&
@@ -256,14 +257,14 @@ func (b *bind) asksOne(list []*class, c reuse.Config) bool {
 	})
 }
 
-// remembers reports whether a socket that is gone may have left what admits the bind: the
-// kernel remembers the address of the one that was bound last, as long as the port has
-// any; see agree.
+// remembers reports whether a socket that is closed may have left what admits the bind. The
+// kernel remembers the address of the socket that was bound last, as long as the port has
+// any socket; see agree.
 func (b *bind) remembers() bool {
 	return b.linux() && b.proto == semantics.TCP && b.dual() && !(b.refused && b.options(b.asked).Has(semantics.Port))
 }
 
-// condition says what the good guesses have in common that no bad one has: the shortest
+// condition returns what the good guesses have in common that no bad one has: the shortest
 // conjunctions of facts that together hold for all of the good ones.
 func (b *bind) condition(good, bad []semantics.Binding) string {
 	type fact struct {
@@ -303,23 +304,22 @@ func (b *bind) condition(good, bad []semantics.Binding) string {
 	return strings.Join(ways, " or ")
 }
 
-// culprit returns the holder that refuses the asked bind, or that may, and the rule by
-// which it does: one that refuses every Config if there is such a one, else one that
-// refuses this for sure. Of several rules it is that for a holder that shares the most:
-// if that is refused, all are.
+// culprit returns the holder that refuses the asked bind, or may refuse it, and the rule. A
+// holder that refuses every Config comes first, then one that certainly refuses this one.
+// Of several rules it returns the one for a holder that shares the most, because that one
+// then refuses all.
 func (b *bind) culprit(list []*class, verdicts []verdict) (found *class, why semantics.Answer) {
 	best := 0
 	for _, h := range list {
 		good, bad, known := b.split(h, b.asked)
-		if len(bad) == 0 {
-			continue
-		}
 		rank := 1
-		if len(good) == 0 && known {
-			rank = 2
-		}
-		if !slices.ContainsFunc(verdicts, func(v verdict) bool { return !v.never || !slices.Contains(v.refuse, h) }) {
+		switch {
+		case len(bad) == 0:
+			continue
+		case !slices.ContainsFunc(verdicts, func(v verdict) bool { return !v.never || !slices.Contains(v.refuse, h) }):
 			rank = 3
+		case len(good) == 0 && known:
+			rank = 2
 		}
 		if rank > best {
 			shares := func(g semantics.Binding) int { return int(g.Options &^ semantics.Excl) }
@@ -330,8 +330,8 @@ func (b *bind) culprit(list []*class, verdicts []verdict) (found *class, why sem
 	return found, why
 }
 
-// advise says which Config makes the bind succeed. The first verdict is that on b.asked.
-// The Configs are, the simplest first, those that give the socket other options here.
+// advise returns which Configs make the bind succeed, the simplest first, and the verdict
+// on each Config that gives the socket other options here. The first is that on b.asked.
 func (b *bind) advise(list []*class) (advice []string, verdicts []verdict) {
 	seen := map[semantics.Options]bool{}
 	var before []string
@@ -365,12 +365,8 @@ func (b *bind) advise(list []*class) (advice []string, verdicts []verdict) {
 			advice = append(advice, works+" if "+need+warning)
 		}
 	}
-	switch {
-	case unknown == "":
-	case b.linux():
+	if unknown != "" && b.linux() {
 		advice = append(advice, unknown+" may work: Linux can admit SO_REUSEPORT alongside one socket of your user without asking the others.")
-	case len(advice) == 0:
-		advice = append(advice, "The rules of "+b.system.Title()+" do not say whether any Config works.")
 	}
 	return advice, verdicts
 }
@@ -384,7 +380,7 @@ func (b *bind) admits(ctx context.Context, list []*class, ip netip.Addr, v6only 
 		setOptions(ctx, b.asked, networkOf(b.proto, ip, v6only), other.local.String()) == nil
 }
 
-// elsewhere says on which network, address or device the asked Config works.
+// elsewhere returns on which network, address or device the asked Config works.
 func (b *bind) elsewhere(ctx context.Context, list []*class) (advice []string) {
 	if !b.listens || b.multicast {
 		return nil
@@ -416,22 +412,22 @@ func (b *bind) elsewhere(ctx context.Context, list []*class) (advice []string) {
 	return advice
 }
 
-// restart says which Config works on both sockets if that of the holders is opened again.
+// restart returns which Config works if the socket of the holders is opened again with it.
 func (b *bind) restart(list []*class) []string {
 	other := *b
 	other.refused = false
 	for _, c := range []reuse.Config{{Port: reuse.On}, {Addr: reuse.On}} {
-		switch {
-		case slices.ContainsFunc(list, func(h *class) bool {
+		if slices.ContainsFunc(list, func(h *class) bool {
 			g := h.guesses[0]
 			g.Options = b.options(c)
 			return h.UID != b.user || h.orphan || !other.answer(g, c).OK()
-		}):
-		case list[0].PID == os.Getpid():
-			return []string{fmt.Sprintf("Set %s on this process's other socket too, before the bind of each: then it works.", literal(c))}
-		default:
-			return []string{fmt.Sprintf("Restart %s with %s too: then it works.", list[0].subject(), literal(c))}
+		}) {
+			continue
 		}
+		if list[0].PID == os.Getpid() {
+			return []string{fmt.Sprintf("Set %s on this process's other socket too, before the bind of each: then it works.", literal(c))}
+		}
+		return []string{fmt.Sprintf("Restart %s with %s too: then it works.", list[0].subject(), literal(c))}
 	}
 	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -75,7 +74,6 @@ type spec struct {
 	UID     int    // of the socket, or of the process that start starts; 0: this one's
 	Count   int    // that start makes; 0: 1
 	Spread  bool   // each on the next port
-	Name    []byte // of the process that start starts
 }
 
 func listener(at string, options semantics.Options) spec {
@@ -164,14 +162,10 @@ func (s spec) keep(t testing.TB) (file *os.File, at netip.AddrPort) {
 	return file, at
 }
 
-// hold is a child that makes sockets as a user, under a name, and keeps them until it is
-// told to end.
+// hold is a child that makes sockets as a user, and keeps them until it is told to end.
 func hold(args []string, in *bufio.Scanner, out io.Writer) error {
 	var s spec
 	err := json.Unmarshal([]byte(args[0]), &s)
-	if s.Name != nil {
-		err = errors.Join(err, os.WriteFile("/proc/self/comm", s.Name, 0))
-	}
 	if s.UID != 0 {
 		err = errors.Join(err, syscall.Setresuid(s.UID, s.UID, s.UID))
 	}
@@ -202,13 +196,12 @@ func (s spec) start(t testing.TB) (at netip.AddrPort, pid int) {
 
 // A question is what a child asks of this package, as a user and without something.
 type question struct {
-	UID     int    // 0: this one
-	Without string // "netlink", "proc", "both", "IPv6"
-	Dial    bool
+	UID     int         // 0: this one
+	Without []string    // "netlink", "proc", "IPv6"
 	Places  [][2]string // networks and addresses
 }
 
-// An answer is what Check says, and Explain if a bind is refused.
+// An answer has the report of Check, and of Explain if a bind is refused.
 type answer struct {
 	Unsupported      bool // Check's error wraps errors.ErrUnsupported
 	Checked, Refused *Report
@@ -218,16 +211,14 @@ type answer struct {
 func ask(args []string, in *bufio.Scanner, out io.Writer) error {
 	var q question
 	err := json.Unmarshal([]byte(args[0]), &q)
-	switch q.Without {
-	case "IPv6":
-		err = errors.Join(err, testproc.Deny(unix.EAFNOSUPPORT, unix.SYS_SOCKET, testproc.Arg{Index: 0, Value: unix.AF_INET6}))
-	case "netlink", "both": // as RestrictAddressFamilies= makes it
-		err = errors.Join(err, testproc.Deny(unix.EAFNOSUPPORT, unix.SYS_SOCKET, testproc.Arg{Index: 0, Value: unix.AF_NETLINK}))
+	deny := func(what string, errno syscall.Errno, call int, args ...testproc.Arg) {
+		if slices.Contains(q.Without, what) {
+			err = errors.Join(err, testproc.Deny(errno, call, args...))
+		}
 	}
-	switch q.Without {
-	case "proc", "both":
-		err = errors.Join(err, testproc.Deny(unix.ENOENT, unix.SYS_OPENAT))
-	}
+	deny("IPv6", unix.EAFNOSUPPORT, unix.SYS_SOCKET, testproc.Arg{Index: 0, Value: unix.AF_INET6})
+	deny("netlink", unix.EAFNOSUPPORT, unix.SYS_SOCKET, testproc.Arg{Index: 0, Value: unix.AF_NETLINK}) // as RestrictAddressFamilies= does
+	deny("proc", unix.ENOENT, unix.SYS_OPENAT)
 	if q.UID != 0 {
 		err = errors.Join(err, syscall.Setresuid(q.UID, q.UID, q.UID))
 	}
@@ -238,9 +229,6 @@ func ask(args []string, in *bufio.Scanner, out io.Writer) error {
 		a.Checked, e = Check(ctx, c, at[0], at[1])
 		a.Unsupported = errors.Is(e, errors.ErrUnsupported)
 		l, e := bindAs(c, at[0], at[1])
-		if q.Dial {
-			l, e = c.Dial(ctx, at[0], at[1], "127.0.0.1:9")
-		}
 		if e == nil {
 			err = errors.Join(err, l.Close())
 		} else {
@@ -319,12 +307,6 @@ func says(t testing.TB, r *Report, pattern string) []string {
 	return nil
 }
 
-// saysNot fails if an Advice contains a text.
-func saysNot(t testing.TB, r *Report, text string) {
-	t.Helper()
-	assert.NotContains(t, strings.Join(r.Advice, "\n"), text, "%v", r)
-}
-
 // binds shows that what was advised works.
 func binds(t testing.TB, c reuse.Config, network, address string) {
 	t.Helper()
@@ -334,7 +316,7 @@ func binds(t testing.TB, c reuse.Config, network, address string) {
 	}
 }
 
-// every is each Config that a listener can have on Linux and that makes sense.
+// every returns each Config that makes sense for a listener on Linux.
 func every() (list []reuse.Config) {
 	settings := []reuse.Setting{reuse.Default, reuse.On, reuse.Off}
 	for _, a := range settings {
@@ -369,15 +351,9 @@ func conditions(r *Report) map[reuse.Config]string {
 	return all
 }
 
-// sure reports whether an Advice names a Config that depends on nothing.
-func sure(r *Report) bool {
-	return slices.Contains(slices.Collect(maps.Values(conditions(r))), "")
-}
-
-// follow does what a report advises to the bind that it explains, and shows that it is
-// right: what is sure to work does, if no Config is said to work then none does, and if
-// one does it is among those that are named. It returns what works, and how often the
-// advice was another address or network.
+// follow does what the report of a bind advises, and checks it: what is sure to work does,
+// if no Config works then none does, and a Config that works is among those that are named.
+// It returns the Configs that work, and how often the advice was another address or network.
 func follow(t testing.TB, r *Report, c reuse.Config, network, address string, detail ...any) (bound []reuse.Config, elsewhere int) {
 	t.Helper()
 	tries := func(network, address string, c reuse.Config, must bool) (ok bool) {

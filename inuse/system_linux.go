@@ -4,15 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// unprivileged returns the first port that any process may bind, and what helps with one
-// below: "" if this process may bind it, as it has CAP_NET_BIND_SERVICE in the user
+// unprivileged returns the first port that any process may bind, and the advice for a lower
+// port: "" if this process may bind it, because it has CAP_NET_BIND_SERVICE in the user
 // namespace that owns its network namespace.
 func unprivileged() (first int, advice string) {
 	if scan("/proc/sys/net/ipv4/ip_unprivileged_port_start", &first) != nil {
@@ -30,6 +32,23 @@ func unprivileged() (first int, advice string) {
 	return first, advice
 }
 
+// bindable reports whether a socket can bind an address. Linux also admits broadcast
+// addresses, those of local routes, and any with net.ipv4.ip_nonlocal_bind. A socket with
+// IP_BIND_ADDRESS_NO_PORT does not use a port for that.
+func bindable(ctx context.Context, ip netip.Addr) bool {
+	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) (err error) {
+		set := func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+		}
+		return errors.Join(rc.Control(set), err)
+	}}
+	p, err := lc.ListenPacket(ctx, "udp", netip.AddrPortFrom(ip, 0).String())
+	if err == nil {
+		p.Close()
+	}
+	return failureOf(err) != notAvailable
+}
+
 // networkOutside reports whether the network namespace belongs to a user namespace
 // outside of this process's: NS_GET_USERNS then returns EPERM.
 func networkOutside() bool {
@@ -45,22 +64,21 @@ func networkOutside() bool {
 	return errors.Is(err, unix.EPERM)
 }
 
-// outsideNamespace reports whether a uid is the one that the kernel shows of all users
-// that this user namespace does not map. Where it is mapped it is a user of its own.
-func outsideNamespace(uid int) bool {
-	var overflow int
-	if scan("/proc/sys/kernel/overflowuid", &overflow) != nil || uid != overflow {
-		return false
-	}
+// unmappedUser returns the uid that the kernel shows of all users that this user namespace
+// does not map, or -1 if the namespace maps a user to that number.
+func unmappedUser() (uid int) {
 	text, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil || scan("/proc/sys/kernel/overflowuid", &uid) != nil {
+		return -1
+	}
 	for line := range strings.Lines(string(text)) {
 		var inside, outside, count int64
 		_, err := fmt.Sscan(line, &inside, &outside, &count)
 		if err == nil && int64(uid) >= inside && int64(uid) < inside+count {
-			return false
+			return -1
 		}
 	}
-	return err == nil
+	return uid
 }
 
 // likeLinux reports whether the kernel is Linux and not gVisor, which has other rules: its
@@ -74,8 +92,9 @@ func likeLinux() bool {
 	return unix.SetsockoptInt(s, unix.SOL_SOCKET, 0x7fff, 1) != nil
 }
 
-// ephemeral counts the ports of the range from which the kernel chooses that have
-// a socket that overlaps the target. With a remote address it counts connections to it only.
+// ephemeral counts the ports, of the range from which the kernel chooses, that it cannot
+// use for the target. For connect, to is the remote address. Then a port is used by a
+// connection to it, or by a bound socket on any address (source: __inet_hash_connect).
 func ephemeral(ctx context.Context, t target, to netip.AddrPort) (first, last, taken int, err error) {
 	if err := scan("/proc/sys/net/ipv4/ip_local_port_range", &first, &last); err != nil {
 		return 0, 0, 0, err
@@ -84,9 +103,11 @@ func ephemeral(ctx context.Context, t target, to netip.AddrPort) (first, last, t
 	list, _, err := t.sockets(ctx)
 	ports := map[int]bool{}
 	for _, s := range list {
-		port := int(s.Local.Port())
-		elsewhere := to.IsValid() && s.Remote.IsValid() && s.Remote != to
-		if port >= first && port <= last && t.overlaps(s.Local.Addr(), s.V6Only) && !elsewhere {
+		port, uses := int(s.Local.Port()), t.overlaps(s.Local.Addr(), s.V6Only)
+		if to.IsValid() {
+			uses = !s.Remote.IsValid() || uses && s.Remote == to
+		}
+		if uses && port >= first && port <= last {
 			ports[port] = true
 		}
 	}

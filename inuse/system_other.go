@@ -6,13 +6,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 )
 
-// unprivileged returns the first port that any process may bind, 0 where there are no
-// others, and what helps with one below: "" if this process may bind it.
+// unprivileged returns the first port that any process may bind, 0 for every port, and the
+// advice for a lower port: "" if this process may bind it.
 func unprivileged() (first int, advice string) {
 	switch runtime.GOOS {
 	case "windows", "darwin", "ios", "js", "wasip1", "plan9":
@@ -22,6 +24,13 @@ func unprivileged() (first int, advice string) {
 		return 1024, ""
 	}
 	return 1024, "Use a port from 1024 on, or start the program as a privileged user."
+}
+
+// bindable reports whether a socket can bind an address: a wildcard, or one that an
+// interface has. js has no addresses to show.
+func bindable(_ context.Context, ip netip.Addr) bool {
+	addresses, _ := net.InterfaceAddrs()
+	return len(addresses) == 0 || ip.IsUnspecified() || slices.Contains(addrs(addresses), ip.WithZone(""))
 }
 
 func likeLinux() bool { return true }

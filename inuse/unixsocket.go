@@ -14,7 +14,7 @@ func isUnix(network string) bool {
 	return network == "unix" || network == "unixgram" || network == "unixpacket"
 }
 
-// unix explains a bind of a Unix socket, which no option changes.
+// unix explains a bind of a Unix socket, on which options have no effect.
 func (x *explainer) unix() error {
 	name, abstract := x.local, strings.HasPrefix(x.local, "@")
 	folder := filepath.Dir(name)
@@ -22,7 +22,7 @@ func (x *explainer) unix() error {
 	info, err := os.Lstat(name)
 	f := failureOf(x.err)
 	switch {
-	case len(name) > longestPath:
+	case len(name) > longestPath && (!abstract || len(name) > longestPath+1): // an abstract name has no NUL at its end
 		x.say(fmt.Sprintf("The path has %d bytes, and a Unix socket's can have %d here.", len(name), longestPath),
 			"Use a shorter path, or one that is relative to the working directory.")
 	case !abstract && errors.Is(folderErr, os.ErrNotExist):
@@ -35,61 +35,58 @@ func (x *explainer) unix() error {
 	case !abstract && err == nil && info.Mode()&os.ModeSocket == 0:
 		x.say(x.Address+" is a file and no socket.", "Use another path.")
 	default:
-		x.unixInUse(name, abstract, !abstract && errors.Is(err, os.ErrNotExist))
+		x.unixInUse(name, abstract, !errors.Is(err, os.ErrNotExist))
 	}
 	return nil
 }
 
-// unixInUse explains a name that a socket has, or had if it is a path. absent says that the
-// path has no file. /proc/net/unix shows a path of which the file was removed, or replaced,
-// so it counts for a path only where connect does not show that the file is stale.
-func (x *explainer) unixInUse(name string, abstract, absent bool) {
+// unixInUse explains a name that a socket has, or had. exists is about the file of a path.
+// /proc/net/unix also lists the paths of files that were removed or replaced, so it counts
+// for a path only if connect does not show that the file is stale.
+func (x *explainer) unixInUse(name string, abstract, exists bool) {
 	var live bool
-	var err, lookErr error
+	var err error
 	if abstract {
-		if x.Holders, lookErr = unixHolders(x.ctx, name); lookErr != nil {
+		if x.Holders, err = unixHolders(x.ctx, name); err != nil {
 			live, err = answers(name)
 		}
 		if likeLinux() { // each type has names of its own (source: unix_bind_abstract)
 			x.Holders = slices.DeleteFunc(x.Holders, func(h Holder) bool { return h.Network != x.network })
 		}
 		live = live || len(x.Holders) > 0
-		absent = !live
-	} else if !absent {
+		exists = live
+	} else if exists {
 		if live, err = answers(name); live || err != nil {
-			x.Holders, lookErr = unixHolders(x.ctx, name)
+			x.Holders, _ = unixHolders(x.ctx, name)
 		}
 	}
-	reason, advice := "A socket answers at "+x.Address+". Its process is not visible here.", "End the process, or use another name."
 	switch {
-	case absent && x.err != nil:
-		reason, advice = "Nothing has the name "+x.Address+" now.", "Try again."
-	case absent:
+	case !exists && x.err != nil:
+		x.say("Nothing has the name "+x.Address+" now.", "Try again.")
+	case !exists:
 		x.Free = true
 		x.say("Nothing has the name " + x.Address + ".")
-		return
-	case !live && err != nil:
-		reason, advice = fmt.Sprintf("Whether a process still listens on %s cannot be seen: %v.", x.Address, err), "If none does, remove the file."
+	case !live && err == nil:
+		x.say(x.Address+" is the file of a socket that is closed: connect is refused.",
+			"Remove the file. A Go listener does at Close; a process that is killed does not.")
+	case !live:
+		reason := fmt.Sprintf("Whether a process still listens on %s cannot be seen: %v.", x.Address, err)
 		if len(x.Holders) > 0 {
 			reason += fmt.Sprintf(" It may be %v.", x.Holders[0])
 		}
-	case !live:
-		reason, advice = x.Address+" is the file of a socket that is closed: connect is refused.",
-			"Remove the file. A Go listener does at Close; a process that is killed does not."
-	case len(x.Holders) == 0 && lookErr != nil:
-		reason = fmt.Sprintf("A socket answers at %s. Its process cannot be seen: %v.", x.Address, lookErr)
-	case len(x.Holders) > 0:
-		reason = fmt.Sprintf("%s is held by %v.", x.Address, x.Holders[0])
-		if x.Holders[0].PID == os.Getpid() {
-			advice = "This process has the name already: use that socket, or close it."
-		}
+		x.say(reason, "If none does, remove the file.")
+	case len(x.Holders) == 0:
+		x.say("A socket answers at "+x.Address+". Its process is not visible here.", "End the process, or use another name.")
+	case x.Holders[0].PID == os.Getpid():
+		x.say(x.heldBy(x.Holders[0])+".", "This process has the name already: use that socket, or close it.")
+	default:
+		x.say(x.heldBy(x.Holders[0])+".", "End the process, or use another name.")
 	}
-	x.say(reason, advice)
 }
 
-// answers reports whether a process has the socket of a path. A connect of a datagram
-// socket shows it without any effect on a listener, which is of another type. gVisor
-// refuses that one always, so the other types are tried then.
+// answers reports whether a process has the socket of a path. The connect of a datagram
+// socket shows it without an effect on a listener, which is of another type. gVisor always
+// refuses it, so answers then tries the other types.
 func answers(path string) (live bool, err error) {
 	for _, network := range []string{"unixgram", "unixpacket", "unix"} {
 		c, e := net.Dial(network, path)

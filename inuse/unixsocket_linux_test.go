@@ -18,8 +18,6 @@ import (
 // These are not parallel if a child that another test forks might have their socket until
 // it calls exec.
 
-func abstractName() string { return fmt.Sprintf("@inuse%d", os.Getpid()) }
-
 // listenUnix listens, and leaves the file when it is closed.
 func listenUnix(t *testing.T, network, name string) io.Closer {
 	t.Helper()
@@ -36,9 +34,10 @@ func listenUnix(t *testing.T, network, name string) io.Closer {
 func TestUnixNames(t *testing.T) {
 	folder := t.TempDir()
 	in := func(name string) string { return filepath.Join(folder, name) }
-	path := in("s")
+	path := in("a socket")
 	require.NoError(t, os.WriteFile(in("file"), nil, 0o600))
-	for _, network := range []string{"unix", "unixpacket", "unixgram"} {
+	networks := []string{"unix", "unixpacket", "unixgram"}
+	for _, network := range networks {
 		explained := func(name string) *Report {
 			t.Helper()
 			r := refused(t, reuse.Config{}, network, name)
@@ -46,7 +45,7 @@ func TestUnixNames(t *testing.T) {
 			return r
 		}
 		assert.True(t, checked(t, reuse.Config{}, network, path).Free)
-		for _, name := range []string{path, abstractName()} {
+		for _, name := range []string{path, fmt.Sprintf("@%0107d", os.Getpid())} { // the longest
 			l := listenUnix(t, network, name)
 			if c, err := net.Dial(network, name); err == nil { // it has the name too
 				defer c.Close()
@@ -57,6 +56,13 @@ func TestUnixNames(t *testing.T) {
 			assert.Contains(t, r.Reason, name+" is held by this process, pid ")
 			assert.Equal(t, []string{"This process has the name already: use that socket, or close it."}, r.Advice)
 			assert.Equal(t, r.Holders, holdersOf(t, network, name))
+			assert.Empty(t, holdersOf(t, network, "socket"))
+			for _, other := range networks { // an abstract name is free for another type
+				if other != network && name != path && likeLinux() {
+					assert.True(t, checked(t, reuse.Config{}, other, name).Free)
+					binds(t, reuse.Config{}, other, name)
+				}
+			}
 			require.NoError(t, l.Close())
 		}
 		for _, tt := range []struct{ name, reason, advice string }{
@@ -90,8 +96,8 @@ func TestUnixFileRemoved(t *testing.T) {
 	says(t, r, "^Remove the file")
 }
 
-// What permissions refuse is seen. Where connect is not permitted, the listener is named
-// and may be another's.
+// Missing permissions are reported. If connect is not permitted, the report names the
+// listener that may have the path.
 func TestUnixPermissions(t *testing.T) {
 	needUsers(t)
 	folder := t.TempDir()
@@ -111,13 +117,13 @@ func TestUnixPermissions(t *testing.T) {
 	assert.Equal(t, []string{"If none does, remove the file."}, r.Advice)
 }
 
-// A listener is not disturbed by the look: nothing comes to be accepted.
+// Check leaves no connection in a listener's accept queue.
 func TestUnixListenerIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	if !likeLinux() {
 		t.Skip("gVisor needs a connection to see that the socket is live")
 	}
-	for _, name := range []string{filepath.Join(t.TempDir(), "s"), abstractName() + "alone"} {
+	for _, name := range []string{filepath.Join(t.TempDir(), "s"), fmt.Sprint("@inuse", os.Getpid())} {
 		l := listenUnix(t, "unix", name).(net.Listener)
 		assert.False(t, checked(t, reuse.Config{}, "unix", name).Free)
 		c, err := net.Dial("unix", name)
@@ -131,18 +137,4 @@ func TestUnixListenerIsLeftAlone(t *testing.T) {
 		_, err = first.Read(make([]byte, 1))
 		require.NoError(t, err, name)
 	}
-}
-
-// An abstract name of one type of socket is free for another.
-func TestAbstractNameOfOtherType(t *testing.T) {
-	t.Parallel()
-	name := abstractName() + "types"
-	listenUnix(t, "unixgram", name)
-	l, err := net.Listen("unix", name)
-	if err != nil {
-		t.Skip("this kernel has one name for all types: ", err) // not Linux
-	}
-	require.NoError(t, l.Close())
-	r := checked(t, reuse.Config{}, "unix", name)
-	assert.True(t, r.Free, "%v", r)
 }
