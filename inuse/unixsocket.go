@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 )
@@ -16,7 +17,8 @@ func isUnix(network string) bool {
 
 // unix explains a bind of a Unix socket, on which options have no effect.
 func (x *explainer) unix() error {
-	name, abstract := x.local, strings.HasPrefix(x.local, "@")
+	name := x.local
+	abstract := strings.HasPrefix(name, "@") && slices.Contains([]string{"linux", "android", "windows"}, runtime.GOOS) // elsewhere a path
 	folder := filepath.Dir(name)
 	_, folderErr := os.Stat(folder)
 	info, err := os.Lstat(name)
