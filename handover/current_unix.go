@@ -138,6 +138,7 @@ func (p *Process) admit(l *link, hello message) (answer message, attached bool) 
 	// A link that is there already was given up by a Ready. The newcomer has the
 	// sockets until it has closed them all.
 	p.newcomer = append(p.newcomer, l)
+	l.gave = slices.Clone(p.sockets)
 	return message{}, true
 }
 
@@ -158,7 +159,7 @@ func (p *Process) detach(l *link) {
 // transfer sends everything to a newcomer.
 func (p *Process) transfer(l *link) error {
 	var r *rendezvous
-	if err := p.do(func() { r, l.gave = p.rendezvous, slices.Clone(p.sockets) }); err != nil {
+	if err := p.do(func() { r = p.rendezvous }); err != nil {
 		return err
 	}
 	if err := l.send(hello(p.id, r.listener)); err != nil {

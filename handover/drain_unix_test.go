@@ -4,6 +4,7 @@ package handover
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -82,6 +83,19 @@ func TestDrainLeavesSocketsToNewcomer(t *testing.T) {
 		answered(t, "new", queued)
 		ready(t, next)
 	})
+}
+
+// Nor is what it is about to receive, if the ctx ends earlier.
+func TestDrainHidesNothingFromNewcomer(t *testing.T) {
+	t.Parallel()
+	old, l := current(t, Config{Name: rand.Text()})
+	var held netSocket
+	require.NoError(t, control(l.(*net.TCPListener), func(fd int) (err error) { held, err = adopt(fd); return err }))
+	defer held.Close()
+	require.NoError(t, old.do(func() { old.admit(&link{}, message{Type: typeHello, Process: "x"}) }))
+	require.NoError(t, old.Drain(ended()))
+	answerAll(held.(net.Listener), "newcomer")
+	answers(t, "newcomer", l.Addr())
 }
 
 // A process that starts during a Drain opens the address when the last one has gone.
