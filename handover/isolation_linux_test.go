@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"example.com/reuse"
 	"example.com/reuse/internal/testproc"
 )
 
@@ -369,6 +370,43 @@ func TestDrainOfStoppedProcessLosesNothing(t *testing.T) {
 		}
 		p.do(t, "drained")
 	})
+}
+
+// A handshake that is open when the listener is hidden has 20 ms to finish.
+func TestDrainAwaitsHandshake(t *testing.T) {
+	notOnGVisor(t, "a listener cannot be hidden")
+	t.Parallel()
+	for late := true; late; { // the machine was busy
+		p := begin(t, Config{Control: func(_, _ string, rc syscall.RawConn) error { // a handshake ends with the client's first byte
+			return control(rawConn{rc}, func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 9) })
+		}})
+		l := listen(t, p, reuse.Config{}, "tcp4", anyPort)
+		queued, open := dial(t, l.Addr()), dial(t, l.Addr())
+		_, err := io.WriteString(queued, "x")
+		require.NoError(t, err)
+		drained := make(chan error, 1)
+		go func() { drained <- p.Drain(soon(t)) }()
+		require.Eventually(t, func() (hidden bool) {
+			return control(l.(syscall.Conn), func(fd int) error {
+				n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
+				hidden = n != 0
+				return err
+			}) == nil && hidden
+		}, 20*time.Second, time.Millisecond)
+		begun := time.Now()
+		_, err = l.Accept() // the queue is empty
+		require.NoError(t, err)
+		time.Sleep(5 * time.Millisecond)
+		_, err = io.WriteString(open, "x")
+		if late = time.Since(begun) > 15*time.Millisecond; !late {
+			require.NoError(t, err)
+			_, err = l.Accept()
+			require.NoError(t, err)
+		}
+		answerAll(l, "p")
+		require.NoError(t, <-drained)
+		require.NoError(t, p.Drain(ended()), "which is over")
+	}
 }
 
 // Where a listener cannot be hidden Drain closes it, and says so. An errno of 0 is what
