@@ -6,9 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"net"
-	"syscall"
 	"testing"
 	"time"
 
@@ -17,33 +15,6 @@ import (
 
 	"example.com/reuse"
 )
-
-// A Drain answers what is queued, or says that it cannot.
-func TestDrainAnswersWhatIsQueued(t *testing.T) {
-	t.Parallel()
-	for network, address := range map[string]string{"tcp4": anyPort, "unix": unixAddress(t)} {
-		t.Run(network, func(t *testing.T) {
-			t.Parallel()
-			p := begin(t, Config{})
-			l := listen(t, p, reuse.Config{}, network, address)
-			answerAll(l, "p")
-			clients := load(t, 4, l.Addr())
-			clients.wait(t, "p")
-			err := p.Drain(soon(t))
-			if errors.Is(err, errors.ErrUnsupported) && network != "unix" {
-				t.Skip(err)
-			}
-			require.NoError(t, err)
-			require.NoError(t, p.Drain(ended()), "which is over")
-			clients.wait(t, "")
-			for _, err := range clients.end() {
-				if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ENOENT) {
-					require.NoError(t, err)
-				}
-			}
-		})
-	}
-}
 
 func TestDrainEndsWithItsContext(t *testing.T) {
 	t.Parallel()
@@ -59,15 +30,21 @@ func TestDrainEndsWithItsContext(t *testing.T) {
 	assert.ErrorIs(t, err, net.ErrClosed)
 }
 
-// What a next process holds is not hidden. It becomes current.
+// What a next process holds is not hidden, nor does a process that ends remove a Unix
+// listener's file from it. It becomes current.
 func TestDrainLeavesSocketsToNewcomer(t *testing.T) {
 	eachPlace(t, func(t *testing.T, c Config) {
-		old, l := listening(t, c)
+		path := unixAddress(t)
+		listening := func() (*Process, net.Listener) {
+			p := begin(t, c)
+			return p, listen(t, p, reuse.Config{}, "unix", path)
+		}
+		old, l := listening()
 		ready(t, old)
 		queued := dial(t, l.Addr())
-		early, _ := listening(t, c)
+		early, _ := listening()
 		require.NoError(t, early.Drain(soon(t))) // it never was current
-		next, l2 := listening(t, c)
+		next, l2 := listening()
 		later := listen(t, old, reuse.Config{}, "tcp4", anyPort) // the newcomer does not hold it
 		queuedLater := dial(t, later.Addr())
 		drained := make(chan error, 1)
@@ -78,10 +55,15 @@ func TestDrainLeavesSocketsToNewcomer(t *testing.T) {
 			require.NoError(t, err)
 		}
 		replaced(t, old)
-		answerAll(l2, "new")
-		answers(t, "new", l.Addr())
-		answered(t, "new", queued)
+		answerAll(l2, "next")
+		answers(t, "next", l.Addr())
+		answered(t, "next", queued)
 		ready(t, next)
+		third, l3 := listening()
+		answerAll(l3, "third")
+		require.NoError(t, next.Close())
+		ready(t, third)
+		answers(t, "third", l.Addr())
 	})
 }
 
@@ -121,28 +103,5 @@ func TestStartWaitsForDrain(t *testing.T) {
 		defer next.Close()
 		listen(t, next, reuse.Config{}, "tcp4", l.Addr().String())
 		ready(t, next)
-	})
-}
-
-// A process that ends while the next one has its Unix listener leaves the file.
-func TestFileIsLeftToNewcomer(t *testing.T) {
-	eachPlace(t, func(t *testing.T, c Config) {
-		for name, end := range map[string]func(p *Process) error{
-			"Close": (*Process).Close,
-			"Drain": func(p *Process) error { return p.Drain(soon(t)) },
-		} {
-			c := c
-			c.Name = fmt.Sprintf("%.8s-%s", c.Name, name)
-			path := unixAddress(t)
-			old := begin(t, c)
-			listen(t, old, reuse.Config{}, "unix", path)
-			ready(t, old)
-			next := begin(t, c)
-			l := listen(t, next, reuse.Config{}, "unix", path)
-			answerAll(l, "new")
-			require.NoError(t, end(old), name)
-			ready(t, next)
-			answers(t, "new", l.Addr())
-		}
 	})
 }
