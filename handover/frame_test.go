@@ -67,25 +67,3 @@ func TestFrames(t *testing.T) {
 		assert.Equal(t, ok, err == nil, "%v: %v", versions, err)
 	}
 }
-
-// Whatever is read is an error or a message, which is sent and read again as it is.
-func FuzzReadMessage(f *testing.F) {
-	f.Add(golden)
-	f.Add([]byte("\x00\x00\x00\x02{}"))
-	f.Add([]byte("\xff\xff\xff\xff{"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		for r := bytes.NewReader(b); ; {
-			m, err := readMessage(r)
-			if err != nil {
-				return
-			}
-			frame := m.encode()
-			again, err := readMessage(bytes.NewReader(frame))
-			if len(frame) > maxFrame { // JSON that was shorter as it came
-				continue
-			}
-			require.NoError(t, err)
-			require.Equal(t, string(frame), string(again.encode()))
-		}
-	})
-}

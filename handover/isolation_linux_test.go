@@ -111,22 +111,7 @@ func needRoot(t *testing.T) {
 	}
 }
 
-func TestHandOverWithoutProc(t *testing.T) {
-	t.Parallel()
-	if !testproc.Netns(t, unix.CLONE_NEWNS) {
-		return
-	}
-	dir := folder(t)
-	require.NoError(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
-	require.NoError(t, unix.Mount("tmpfs", "/proc", "tmpfs", 0, ""))
-	for _, c := range []Config{{Name: rand.Text()}, {Name: "web", Dir: dir}} {
-		old, l := current(t, c)
-		succeed(t, c, old)
-		answers(t, "new", l.Addr())
-	}
-}
-
-// What a seccomp filter refuses is not needed, nor is a folder that can be written.
+// What a seccomp filter refuses is not needed, nor is a folder that can be written, nor /proc.
 func TestHandOverWithoutSystemCalls(t *testing.T) {
 	testproc.NeedDeny(t)
 	t.Parallel()
@@ -142,6 +127,7 @@ func TestHandOverWithoutSystemCalls(t *testing.T) {
 		deny(
 			fmt.Sprint(unix.SYS_MKDIRAT, " 2 ", 0o700),
 			fmt.Sprint(unix.SYS_OPENAT, " 3 ", 0o600), // the mode of a new file
+			fmt.Sprint(unix.SYS_OPENAT, " 3 ", 0),     // of one that is read, such as /proc/self/uid_map
 		)
 		a := old.takeOver(t, "0")
 		deny(
