@@ -13,8 +13,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"example.com/reuse/internal/testproc"
 )
 
 // load sends requests from several clients, on fresh or kept connections, until the
@@ -57,18 +55,20 @@ func rounds(n int) int {
 func TestRestartsLoseNoRequest(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, protocol string) {
 		name := newName(t)
-		now := testproc.Start(t, "server", protocol, name)
-		address := now.Receive()
+		address, stop, end := run(t, protocol, name)
 		fresh, kept := load(t, protocol, address, false, nil), load(t, protocol, address, true, nil)
 		for range rounds(4) {
-			next := testproc.Start(t, "server", protocol, name)
-			require.Equal(t, address, next.Receive())
-			// Its clients' next requests end it; its input is still open.
-			require.Equal(t, "ended: <nil>", now.Receive())
-			now = next
+			same, stopNext, next := run(t, protocol, name)
+			require.Equal(t, address, same)
+			require.NoError(t, receive(t, end)) // its clients' next requests end it
+			stop, end = stopNext, next
 		}
 		assert.Positive(t, fresh())
 		assert.Positive(t, kept())
+		stop()
+		assert.NoError(t, receive(t, end))
+		_, err := net.Dial("tcp", address)
+		assert.Error(t, err, "nothing listens")
 	})
 }
 
