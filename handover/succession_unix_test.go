@@ -176,8 +176,10 @@ func TestPredecessorIsCurrent(t *testing.T) {
 		started := startAsync(t, c)
 		third.Kill()
 		p := <-started
-		defer p.Close()
 		assert.Equal(t, second.pid, strconv.Itoa(p.Predecessor()))
+		require.NoError(t, p.Close())
+		second.Kill()
+		child(t, c, nil).takeOver(t, "0")
 	})
 }
 
@@ -264,21 +266,6 @@ func TestStoppedPredecessorIsNamed(t *testing.T) {
 		old.Kill()
 		ready(t, other)
 		listening(t, c)
-	})
-}
-
-// After kill -9 of the only process the next one listens again, also on a Unix socket.
-func TestKilledProcessIsSucceeded(t *testing.T) {
-	eachPlace(t, func(t *testing.T, c Config) {
-		path := unixAddress(t)
-		for range 3 {
-			p := child(t, c, nil)
-			require.Equal(t, "0", p.Ask("start"))
-			require.Equal(t, path, p.Ask("listen", path))
-			p.do(t, "serve", "ready")
-			answers(t, p.pid, address{"unix", path})
-			p.Kill()
-		}
 	})
 }
 
