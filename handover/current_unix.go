@@ -209,10 +209,11 @@ func (p *Process) commit(l *link, keep []int) bool {
 	p.rendezvous.close(false)
 	_ = l.send(message{Type: typeStopped}) // or it sees the end of the connection
 	p.change()
+	hidden, err := hideSockets(rest, func(s *socket) bool { return s.parent })
 	p.goroutines.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		_ = drainSockets(ctx, rest, func(s *socket) bool { return s.parent }) // no caller waits for the error
+		_ = awaitEmpty(ctx, hidden, err) // no caller waits for the error
 		_ = p.do(func() { p.over = true })
 	})
 	return true
