@@ -233,16 +233,6 @@ func inode(t testing.TB, sc any) string {
 	return fmt.Sprint(st.Dev, " ", st.Ino, " ", st.Rdev)
 }
 
-// isError fails a test unless err is an error of a kind, if one is given, and contains a text.
-func isError(t testing.TB, err, kind error, text string, name ...any) {
-	t.Helper()
-	require.Error(t, err, name...)
-	if kind != nil {
-		require.ErrorIs(t, err, kind, name...)
-	}
-	require.ErrorContains(t, err, text, name...)
-}
-
 // openFiles counts the descriptors of a process, where they are listed.
 func openFiles(pid int) int {
 	d, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))

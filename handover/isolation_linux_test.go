@@ -201,14 +201,13 @@ func TestHandOverNeedsNoFreeDescriptor(t *testing.T) {
 			if answer == old.pid {
 				answer = next.Ask("listen")
 			}
+			next.Kill()
 			if answer == a.String() {
-				next.Kill()
 				break
 			}
 			failed++
 			require.Contains(t, answer, "too many open files")
 			answers(t, old.pid, a)
-			next.Kill()
 		}
 		assert.Positive(t, failed)
 		old.do(t, "exhaust 0")
@@ -234,7 +233,8 @@ func TestAnotherUserIsRefused(t *testing.T) {
 	// A process that another test starts has what is open here until its exec.
 	require.Eventually(t, func() bool { return other.Ask("bind", c.meetingPlace()) == "ok" }, 10*time.Second, time.Millisecond)
 	_, err := c.Start(soon(t))
-	isError(t, err, os.ErrPermission, "is held by uid 1 (pid ")
+	require.ErrorIs(t, err, os.ErrPermission)
+	require.ErrorContains(t, err, "is held by uid 1 (pid ")
 	if !testproc.OnGVisor() { // which tells the id of a thread
 		assert.ErrorContains(t, err, "(pid "+other.pid+"), not by uid 0; set Dir")
 	}
@@ -302,7 +302,8 @@ func TestFullQueueIsNotAFreePlace(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
 		_, err := c.Start(ctx)
-		isError(t, err, context.DeadlineExceeded, c.meetingPlace())
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorContains(t, err, c.meetingPlace())
 		r.close(false)
 		begin(t, c)
 	})

@@ -190,16 +190,12 @@ func TestReadyCanBeGivenUp(t *testing.T) {
 	eachPlace(t, func(t *testing.T, c Config) {
 		for name, then := range map[string]func(t *testing.T, c Config, old, next *Process, l net.Listener){
 			"and again": func(t *testing.T, _ Config, old, next *Process, l net.Listener) {
-				ready(t, next)
-				replaced(t, old)
-				answers(t, "new", l.Addr())
-			},
-			"and again while it is held": func(t *testing.T, _ Config, old, next *Process, _ net.Listener) {
 				release := hold(t, old)
 				waitedFor(t, me, next.Ready)
 				release()
 				ready(t, next)
 				replaced(t, old)
+				answers(t, "new", l.Addr())
 			},
 			"and others await its end": func(t *testing.T, c Config, old, next *Process, _ net.Listener) {
 				waitedFor(t, me, startUntil(c))

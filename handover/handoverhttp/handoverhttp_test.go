@@ -287,7 +287,6 @@ func TestCertificatesMakeTLS(t *testing.T) {
 		config   *tls.Config
 		protocol string
 	}{
-		{own.Clone(), "TLS"},
 		{&tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }}, "TLS"},
 		{&tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return own, nil }}, "TLS"},
 		{&tls.Config{}, "HTTP/1.1"},
