@@ -124,7 +124,7 @@ func (p *Process) leave(l *link) {
 	})
 }
 
-// admit attaches a newcomer, or says what it has to wait for.
+// admit attaches a newcomer, or returns what it has to wait for.
 func (p *Process) admit(l *link, hello message) (answer message, attached bool) {
 	l.process = hello.Process
 	switch {

@@ -21,7 +21,7 @@ import (
 	"example.com/reuse"
 )
 
-// The error says what is wrong, nothing stays open, and the predecessor serves on.
+// The error names what is wrong, nothing stays open, and the predecessor serves on.
 func TestBadInputIsAnError(t *testing.T) { // alone, so that what is open can be counted
 	parent := folder(t)
 	dir := func(name string, mode os.FileMode) string {

@@ -54,7 +54,7 @@ import (
 	"example.com/reuse"
 )
 
-// A Config says which service a process belongs to.
+// A Config names the service of a process.
 type Config struct {
 	// Name is the service, 1 to 64 bytes without "/" and NUL. Processes of one user
 	// with one Name succeed each other. Workers that run side by side have a Name

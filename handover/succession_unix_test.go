@@ -145,7 +145,7 @@ func TestOneProcessIsAboutToBeCurrent(t *testing.T) {
 		for i := range n {
 			p := <-started
 			t.Cleanup(func() { p.Close() })
-			if i < n-1 { // the error says which is about to be
+			if i < n-1 { // the error names the one that is about to be
 				waitedFor(t, strconv.Itoa(os.Getpid()), startUntil(c))
 			}
 			select {
