@@ -127,8 +127,10 @@ func TestHandOverWithoutSystemCalls(t *testing.T) {
 		deny(
 			fmt.Sprint(unix.SYS_MKDIRAT, " 2 ", 0o700),
 			fmt.Sprint(unix.SYS_OPENAT, " 3 ", 0o600), // the mode of a new file
-			fmt.Sprint(unix.SYS_OPENAT, " 3 ", 0),     // of one that is read, such as /proc/self/uid_map
 		)
+		if os.Geteuid() != 65534 { // for which /proc/self/uid_map is read
+			deny(fmt.Sprint(unix.SYS_OPENAT, " 3 ", 0)) // the mode of a file that is read
+		}
 		a := old.takeOver(t, "0")
 		deny(
 			fmt.Sprint(unix.SYS_GETSOCKOPT, " 2 ", unix.SO_NETNS_COOKIE),
@@ -192,8 +194,8 @@ func TestHandOverNeedsNoFreeDescriptor(t *testing.T) {
 	eachPlace(t, func(t *testing.T, c Config) {
 		old := child(t, c, nil)
 		a := old.takeOver(t, "0")
-		failed := 0
-		for free := 0; ; free++ {
+		free := 0
+		for ; ; free++ {
 			require.Less(t, free, 30)
 			next := child(t, c, nil)
 			next.do(t, fmt.Sprint("exhaust ", free))
@@ -205,11 +207,10 @@ func TestHandOverNeedsNoFreeDescriptor(t *testing.T) {
 			if answer == a.String() {
 				break
 			}
-			failed++
 			require.Contains(t, answer, "too many open files")
 			answers(t, old.pid, a)
 		}
-		assert.Positive(t, failed)
+		assert.Positive(t, free)
 		old.do(t, "exhaust 0")
 		next, l := listening(t, c)
 		answerAll(l, "new")
@@ -363,7 +364,7 @@ func TestDrainOfStoppedProcessLosesNothing(t *testing.T) {
 func TestDrainAwaitsHandshake(t *testing.T) {
 	notOnGVisor(t, "a listener cannot be hidden")
 	t.Parallel()
-	for late := true; late; { // the machine was busy
+	for range 100 { // until the machine is not too busy
 		p := begin(t, Config{Control: func(_, _ string, rc syscall.RawConn) error { // a handshake ends with the client's first byte
 			return control(rawConn{rc}, func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 9) })
 		}})
@@ -373,19 +374,19 @@ func TestDrainAwaitsHandshake(t *testing.T) {
 		require.NoError(t, err)
 		drained := make(chan error, 1)
 		go func() { drained <- p.Drain(soon(t)) }()
-		require.Eventually(t, func() (hidden bool) {
-			return control(l.(syscall.Conn), func(fd int) error {
-				n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
-				hidden = n != 0
+		for hidden := 0; hidden == 0; {
+			require.NoError(t, control(l.(syscall.Conn), func(fd int) (err error) { // or Drain has ended
+				hidden, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
 				return err
-			}) == nil && hidden
-		}, 20*time.Second, time.Millisecond)
+			}))
+		}
 		begun := time.Now()
 		_, err = l.Accept() // the queue is empty
 		require.NoError(t, err)
 		time.Sleep(5 * time.Millisecond)
 		_, err = io.WriteString(open, "x")
-		if late = time.Since(begun) > 15*time.Millisecond; !late {
+		inTime := time.Since(begun) < 15*time.Millisecond
+		if inTime {
 			require.NoError(t, err)
 			_, err = l.Accept()
 			require.NoError(t, err)
@@ -393,7 +394,11 @@ func TestDrainAwaitsHandshake(t *testing.T) {
 		answerAll(l, "p")
 		require.NoError(t, <-drained)
 		require.NoError(t, p.Drain(ended()), "which is over")
+		if inTime {
+			return
+		}
 	}
+	t.Skip("this machine is too slow")
 }
 
 // Where a listener cannot be hidden Drain closes it, and says so. An errno of 0 is what
