@@ -124,7 +124,7 @@ func (p *Process) leave(l *link) {
 	})
 }
 
-// admit attaches a newcomer, or says what it has to wait for.
+// admit attaches a newcomer, or returns what it has to wait for.
 func (p *Process) admit(l *link, hello message) (answer message, attached bool) {
 	l.process = hello.Process
 	switch {
@@ -138,6 +138,7 @@ func (p *Process) admit(l *link, hello message) (answer message, attached bool) 
 	// A link that is there already was given up by a Ready. The newcomer has the
 	// sockets until it has closed them all.
 	p.newcomer = append(p.newcomer, l)
+	l.gave = slices.Clone(p.sockets)
 	return message{}, true
 }
 
@@ -158,7 +159,7 @@ func (p *Process) detach(l *link) {
 // transfer sends everything to a newcomer.
 func (p *Process) transfer(l *link) error {
 	var r *rendezvous
-	if err := p.do(func() { r, l.gave = p.rendezvous, slices.Clone(p.sockets) }); err != nil {
+	if err := p.do(func() { r = p.rendezvous }); err != nil {
 		return err
 	}
 	if err := l.send(hello(p.id, r.listener)); err != nil {
@@ -208,10 +209,11 @@ func (p *Process) commit(l *link, keep []int) bool {
 	p.rendezvous.close(false)
 	_ = l.send(message{Type: typeStopped}) // or it sees the end of the connection
 	p.change()
+	hidden, err := hideSockets(rest, func(s *socket) bool { return s.parent })
 	p.goroutines.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		_ = drainSockets(ctx, rest, func(s *socket) bool { return s.parent }) // no caller waits for the error
+		_ = awaitEmpty(ctx, hidden, err) // no caller waits for the error
 		_ = p.do(func() { p.over = true })
 	})
 	return true

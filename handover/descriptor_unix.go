@@ -136,7 +136,7 @@ func (l *link) open() bool {
 	}), unix.EAGAIN)
 }
 
-// unlinkOnClose says whether Close removes the file of a Unix listener. A parent's file
+// unlinkOnClose sets whether Close removes the file of a Unix listener. A parent's file
 // always stays.
 func (s *socket) unlinkOnClose(unlink bool) {
 	if l, ok := s.netSocket.(*net.UnixListener); ok && !(unlink && s.parent) {
@@ -180,7 +180,7 @@ func (s *socket) hide() error {
 // Name do this one after the other, as only one is about to be current.
 func removeStale(ctx context.Context, r request) bool {
 	file, err := os.Lstat(r.address)
-	if err != nil || file.Mode().Type() != os.ModeSocket { // a file of another kind refuses, too
+	if err != nil || file.Mode().Type() != os.ModeSocket { // a file of another kind also refuses
 		return false
 	}
 	for since := time.Now(); ; {

@@ -28,18 +28,16 @@ func (p *Process) drain(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
-	var list []*socket
-	var held func(*socket) bool
+	var hidden []*socket
+	var err error
 	if first && p.do(func() {
-		list = p.sockets
 		// Hiding a socket hides it from all who hold it.
-		newcomers, previous := slices.Clone(p.newcomer), p.previous != nil // those that have not died
-		held = func(s *socket) bool {
-			has := func(l *link) bool { return slices.Contains(l.gave, s) }
-			return s.parent || slices.ContainsFunc(newcomers, has) || previous && s.borrowed
-		}
+		hidden, err = hideSockets(p.sockets, func(s *socket) bool {
+			gave := func(l *link) bool { return slices.Contains(l.gave, s) }
+			return s.parent || slices.ContainsFunc(p.newcomer, gave) || p.previous != nil && s.borrowed // by those that have not died
+		})
 	}) == nil {
-		err := drainSockets(ctx, list, held)
+		err = awaitEmpty(ctx, hidden, err)
 		_ = p.do(func() { p.over, p.drainErr = true, err })
 		<-p.done
 	}
@@ -55,11 +53,9 @@ func (p *Process) drain(ctx context.Context) error {
 	return p.drainErr
 }
 
-// drainSockets hides listeners, waits until their queues are empty, and closes them.
-// Those that are held by another process, whose queues live on, it just closes.
-func drainSockets(ctx context.Context, list []*socket, held func(*socket) bool) error {
-	var errs []error
-	var waiting []*socket
+// hideSockets hides listeners and returns them. It closes those that another process holds,
+// whose queues live on. It runs in own: SetUnlinkOnClose and Close of one listener race.
+func hideSockets(list []*socket, held func(*socket) bool) (hidden []*socket, err error) {
 	for _, s := range list {
 		if s.isPacket || s.closed() {
 			continue
@@ -69,13 +65,19 @@ func drainSockets(ctx context.Context, list []*socket, held func(*socket) bool) 
 			s.Close()
 			continue
 		}
-		if err := s.hide(); err != nil {
-			errs = append(errs, fmt.Errorf("%v cannot be hidden, and connections that arrive while it closes are lost: %w", s, err))
+		if herr := s.hide(); herr != nil {
+			err = errors.Join(err, fmt.Errorf("%v cannot be hidden, and connections that arrive while it closes are lost: %w", s, herr))
 		}
-		waiting = append(waiting, s)
+		hidden = append(hidden, s)
 	}
+	return hidden, err
+}
+
+// awaitEmpty waits until the queues of listeners are empty. With an error of hideSockets,
+// which it returns, they may never be.
+func awaitEmpty(ctx context.Context, hidden []*socket, err error) error {
 	wait := ctx
-	if len(errs) > 0 { // the queue may never be empty
+	if err != nil {
 		var cancel context.CancelFunc
 		wait, cancel = context.WithTimeout(ctx, time.Second)
 		defer cancel()
@@ -83,9 +85,9 @@ func drainSockets(ctx context.Context, list []*socket, held func(*socket) bool) 
 	// Only a look that finds nothing ends the wait: this process may have been stopped
 	// since the one before.
 	var since time.Time
-	for len(waiting) > 0 {
+	for len(hidden) > 0 {
 		n := 0
-		for _, s := range waiting {
+		for _, s := range hidden {
 			if s.pending() {
 				n++
 			}
@@ -99,11 +101,10 @@ func drainSockets(ctx context.Context, list []*socket, held func(*socket) bool) 
 		}
 		if !pause(wait.Done(), time.Millisecond) {
 			if ctx.Err() != nil && n > 0 {
-				errs = append(errs, fmt.Errorf("connections waited on %d listeners that were closed: %w", n, ctx.Err()))
+				err = errors.Join(err, fmt.Errorf("connections waited on %d listeners that were closed: %w", n, ctx.Err()))
 			}
 			break
 		}
 	}
-	closeListeners(waiting)
-	return errors.Join(errs...)
+	return err
 }

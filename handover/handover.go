@@ -54,7 +54,7 @@ import (
 	"example.com/reuse"
 )
 
-// A Config says which service a process belongs to.
+// A Config names the service of a process.
 type Config struct {
 	// Name is the service, 1 to 64 bytes without "/" and NUL. Processes of one user
 	// with one Name succeed each other. Workers that run side by side have a Name
@@ -161,7 +161,7 @@ func (p *Process) Listen(ctx context.Context, c reuse.Config, network, address s
 // [*net.UnixConn]. Read after Ready, so that a process that fails earlier takes no
 // datagram. Process never closes a packet socket. When Replaced is closed, the caller
 // stops reading, writes the last answers and closes without delay: until then datagrams
-// are lost if the successor dies. docs/restart.md, "UDP", has an example.
+// are lost if the successor dies.
 func (p *Process) ListenPacket(ctx context.Context, c reuse.Config, network, address string) (net.PacketConn, error) {
 	s, err := p.open(ctx, c, request{network, address, true})
 	if err != nil {

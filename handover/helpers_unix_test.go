@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
@@ -130,61 +131,30 @@ func (p childProcess) takeOver(t testing.TB, predecessor string) net.Addr {
 	return a
 }
 
-// A clientLoad is clients that connect until end, one connection after the other. end
-// returns the errors of those that got no answer.
-type clientLoad struct {
-	seen chan string // answers, while wait reads them
-	end  func() []error
-}
-
-func load(t testing.TB, clients int, a net.Addr) *clientLoad {
+// load starts clients that connect until end, one connection after the other. Each must
+// be answered.
+func load(t testing.TB, a net.Addr) (end func()) {
 	ctx, cancel := context.WithCancel(context.Background())
-	var done sync.WaitGroup
-	var mu sync.Mutex
-	var lost []error
-	c := &clientLoad{seen: make(chan string)}
-	c.end = func() []error {
-		cancel()
-		done.Wait()
-		return lost
-	}
-	t.Cleanup(func() { c.end() })
-	for range clients {
-		done.Go(func() {
+	var clients sync.WaitGroup
+	for range 4 {
+		clients.Go(func() {
 			for pause(ctx.Done(), time.Millisecond) { // so that ports last
-				var who string
 				conn, err := net.DialTimeout(a.Network(), a.String(), 10*time.Second)
 				if err == nil {
-					who, err = readAnswer(conn)
+					_, err = readAnswer(conn)
 				}
-				select {
-				case c.seen <- who:
-				default:
-				}
-				if err != nil {
-					mu.Lock()
-					lost = append(lost, err)
-					mu.Unlock()
+				if !assert.NoError(t, err) {
+					return
 				}
 			}
 		})
 	}
-	return c
-}
-
-// wait waits until who, or nothing, has answered once more.
-func (c *clientLoad) wait(t testing.TB, who string) {
-	t.Helper()
-	for ctx := soon(t); ; {
-		select {
-		case got := <-c.seen:
-			if got == who {
-				return
-			}
-		case <-ctx.Done():
-			require.Fail(t, "no answer by "+who)
-		}
+	end = func() {
+		cancel()
+		clients.Wait()
 	}
+	t.Cleanup(end)
+	return end
 }
 
 // hold stops the goroutine that owns the state of p, as SIGSTOP does all, until the
@@ -261,16 +231,6 @@ func inode(t testing.TB, sc any) string {
 	var st unix.Stat_t
 	require.NoError(t, control(sc.(syscall.Conn), func(fd int) error { return unix.Fstat(fd, &st) }))
 	return fmt.Sprint(st.Dev, " ", st.Ino, " ", st.Rdev)
-}
-
-// isError fails a test unless err is an error of a kind, if one is given, and contains a text.
-func isError(t testing.TB, err, kind error, text string, name ...any) {
-	t.Helper()
-	require.Error(t, err, name...)
-	if kind != nil {
-		require.ErrorIs(t, err, kind, name...)
-	}
-	require.ErrorContains(t, err, text, name...)
 }
 
 // openFiles counts the descriptors of a process, where they are listed.

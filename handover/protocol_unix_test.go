@@ -4,6 +4,7 @@ package handover
 
 import (
 	"context"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -23,13 +24,17 @@ import (
 func TestNewcomerThatDiesChangesNothing(t *testing.T) {
 	toReady := message{Type: typeReady, Keep: []int{1}}.encode()
 	for step, die := range map[string]func(h *hand, hold, release func()){
-		"before hello":     func(*hand, func(), func()) {},
-		"in hello":         func(h *hand, _, _ func()) { h.write(h.hello()[:9]) },
-		"after hello":      func(h *hand, _, _ func()) { h.write(h.hello()) },
-		"in the middle":    func(h *hand, _, _ func()) { h.write(h.hello()); h.read(); h.read() },
-		"before ready":     func(h *hand, _, _ func()) { h.receiveAll() },
-		"in ready":         func(h *hand, _, _ func()) { h.receiveAll(); h.write(toReady[:6]) },
-		"ready too soon":   func(h *hand, _, _ func()) { h.write(toReady) },
+		"before hello":  func(*hand, func(), func()) {},
+		"in hello":      func(h *hand, _, _ func()) { h.write(h.hello()[:9]) },
+		"after hello":   func(h *hand, _, _ func()) { h.write(h.hello()) },
+		"in the middle": func(h *hand, _, _ func()) { h.write(h.hello()); h.read(); h.read() },
+		"before ready":  func(h *hand, _, _ func()) { h.receiveAll() },
+		"in ready":      func(h *hand, _, _ func()) { h.receiveAll(); h.write(toReady[:6]) },
+		"ready too soon": func(h *hand, _, _ func()) {
+			h.write(toReady)
+			_, err := readMessage(h.in)
+			assert.ErrorIs(h.t, err, io.EOF)
+		},
 		"after ready":      func(h *hand, hold, _ func()) { h.receiveAll(); hold(); h.write(toReady) },
 		"deaf after ready": func(h *hand, hold, _ func()) { h.receiveAll(); hold(); h.write(toReady); h.giveUp() },
 		"ready twice":      func(h *hand, hold, _ func()) { h.receiveAll(); hold(); h.write(toReady); h.write(toReady) },

@@ -194,7 +194,7 @@ func (p *Process) fromFiles(ctx context.Context, r request) (*socket, error) {
 	err = p.do(func() {
 		s = take(&p.files, func(s *socket) bool {
 			have, err := s.shape()
-			return err == nil && s.isPacket == r.isPacket && have == want
+			return err == nil && have == want
 		})
 	})
 	if s != nil {

@@ -86,8 +86,8 @@ func (s *Server) Run(ctx context.Context) error {
 // When p is replaced, each response says "Connection: close", and HTTP/2 clients receive
 // GOAWAY (docs/restart.md, "Hand-over"). An idle connection waits for its next request.
 // When ctx ends and no successor is there, Serve calls p.Drain and closes idle connections
-// at once. As for [http.Server.Shutdown], a connection that has sent no request for
-// 5 seconds is idle.
+// at once, those of HTTP/2 when no request is left. As for [http.Server.Shutdown],
+// a connection that has sent no request for 5 seconds is idle.
 //
 // In both cases requests have up to grace (zero: 30 seconds) to finish. Then connections
 // are closed, and if they had requests the error wraps [context.DeadlineExceeded]. A long
@@ -243,11 +243,12 @@ func watch(srv *http.Server) *conns {
 // finish ends srv when its connections have ended, at the latest at end. If it is not
 // replaced, idle connections do not count.
 func (c *conns) finish(end context.Context, srv *http.Server, replaced bool) error {
-	states := []http.ConnState{http.StateActive, http.StateNew, http.StateIdle}
+	states := []http.ConnState{http.StateActive, http.StateNew}
 	var idle <-chan time.Time
-	if !replaced {
-		srv.SetKeepAlivesEnabled(false) // closes idle connections
-		states = states[:2]
+	if replaced {
+		states = append(states, http.StateIdle)
+	} else {
+		srv.SetKeepAlivesEnabled(false) // closes idle connections of HTTP/1
 		idle = time.After(5 * time.Second)
 	}
 	for end.Err() == nil && c.count(states...) > 0 {

@@ -17,27 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"example.com/reuse"
-	"example.com/reuse/handover"
 	"example.com/reuse/handover/handoverhttp"
 )
-
-// On each system, as this is what a portable program falls back to.
-func TestRunWithoutNameStopsWithNil(t *testing.T) {
-	eachProtocol(t, func(t *testing.T, protocol string) {
-		ctx, stop := context.WithCancel(t.Context())
-		s := handoverhttp.Server{HTTP: newServer(protocol, echo)}
-		address := make(chan string, 1)
-		s.OnReady = func(_ *handover.Process, l net.Listener) { address <- l.Addr().String() }
-		end := make(chan error, 1)
-		go func() { end <- s.Run(ctx) }()
-		a := receive(t, address)
-		newClient(t, protocol, true).mustAsk(t, a) // and keeps its connection
-		stop()
-		assert.NoError(t, receive(t, end))
-		_, err := net.Dial("tcp", a)
-		assert.Error(t, err, "nothing listens")
-	})
-}
 
 func TestIdleConnectionWaitsForItsNextRequest(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, protocol string) {
@@ -306,7 +287,6 @@ func TestCertificatesMakeTLS(t *testing.T) {
 		config   *tls.Config
 		protocol string
 	}{
-		{own.Clone(), "TLS"},
 		{&tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }}, "TLS"},
 		{&tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return own, nil }}, "TLS"},
 		{&tls.Config{}, "HTTP/1.1"},
@@ -317,21 +297,8 @@ func TestCertificatesMakeTLS(t *testing.T) {
 	}
 }
 
-func TestDrainOfOneServerEndsTheOther(t *testing.T) {
-	t.Parallel()
-	s := open(t, "")
-	s.serve(t, 0, echoServer())
-	end := make(chan error, 1)
-	go func() {
-		end <- handoverhttp.Serve(t.Context(), s.Process, echoServer(), 0, s.listeners[1])
-	}()
-	serves(t, s.listeners[1].Addr().String())
-	s.stop()
-	s.ended(t)
-	assert.NoError(t, receive(t, end))
-}
-
-func TestShutdownOfOneServerDoesNotEndTheOther(t *testing.T) {
+// A Shutdown ends one server. Drain, which another Serve may call, ends all.
+func TestServersOfOneProcess(t *testing.T) {
 	t.Parallel()
 	first := echoServer()
 	s := serving(t, "", 0, first, echoServer())
@@ -341,46 +308,36 @@ func TestShutdownOfOneServerDoesNotEndTheOther(t *testing.T) {
 	require.NoError(t, first.Shutdown(t.Context()))
 	assert.ErrorIs(t, receive(t, s.ends[0]), http.ErrServerClosed)
 	serves(t, s.listeners[1].Addr().String())
-	s.stop()
+	_ = s.Drain(t.Context()) // unsupported on some systems
 	assert.NoError(t, receive(t, s.ends[1]))
 }
 
-// After Ready it would be too late to find that a server cannot serve.
-func TestServerThatCannotServeTakesNothing(t *testing.T) {
-	t.Parallel()
-	shut := echoServer()
-	require.NoError(t, shut.Close())
-	ciphers := newServer("TLS", echo)
-	ciphers.TLSConfig.CipherSuites = []uint16{tls.TLS_RSA_WITH_AES_128_CBC_SHA} // not enough for HTTP/2
-	name := newName(t)
-	now := serving(t, name, 0, echoServer())
-	for _, srv := range []*http.Server{shut, ciphers} {
-		assert.Error(t, (&handoverhttp.Server{Name: name, HTTP: srv}).Run(t.Context()))
-	}
-	next := open(t, name)
-	assert.Error(t, handoverhttp.Serve(t.Context(), next.Process, echoServer(), 0), "no listener")
-	require.NoError(t, next.Close())
-	serves(t, now.address)
-}
-
-func TestRunReturnsErrorsOfStartListenAndReady(t *testing.T) {
+// The running process serves on. After Ready it would be too late to find that a server
+// cannot serve.
+func TestServerThatFailsTakesNothing(t *testing.T) {
 	t.Parallel()
 	name := newName(t)
 	now := serving(t, name, 0, echoServer())
-	run := func(limit time.Duration, name string, c reuse.Config, address string) error {
-		srv := echoServer()
-		srv.Addr = address
+	run := func(limit time.Duration, s handoverhttp.Server) error {
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		defer cancel()
-		return (&handoverhttp.Server{Name: name, Socket: c, HTTP: srv}).Run(ctx)
+		return s.Run(ctx)
 	}
-	const anyPort, long, short = "127.0.0.1:0", 20 * time.Second, 50 * time.Millisecond
+	const long, short = 20 * time.Second, 50 * time.Millisecond
+	shut, taken := echoServer(), echoServer()
+	require.NoError(t, shut.Close())
+	taken.Addr = now.address
+	ciphers := newServer("TLS", echo)
+	ciphers.TLSConfig.CipherSuites = []uint16{tls.TLS_RSA_WITH_AES_128_CBC_SHA} // not enough for HTTP/2
+	assert.ErrorIs(t, run(long, handoverhttp.Server{Name: name, HTTP: shut}), http.ErrServerClosed)
+	assert.Error(t, run(long, handoverhttp.Server{Name: name, HTTP: ciphers}))
 	var op *net.OpError
-	assert.ErrorIs(t, run(long, "a/b", reuse.Config{}, anyPort), os.ErrInvalid)
-	assert.ErrorIs(t, run(long, "", reuse.Config{Exclusive: reuse.On, Port: reuse.On}, anyPort), reuse.ErrConflict)
-	assert.ErrorAs(t, run(long, "", reuse.Config{}, now.address), &op)
-	assert.ErrorIs(t, run(0, "", reuse.Config{}, anyPort), context.DeadlineExceeded)
-	open(t, name) // is about to succeed now
-	assert.ErrorIs(t, run(short, name, reuse.Config{}, anyPort), context.DeadlineExceeded)
+	assert.ErrorAs(t, run(long, handoverhttp.Server{HTTP: taken}), &op)
+	assert.ErrorIs(t, run(long, handoverhttp.Server{Name: "a/b", HTTP: echoServer()}), os.ErrInvalid)
+	assert.ErrorIs(t, run(long, handoverhttp.Server{Socket: reuse.Config{Exclusive: reuse.On, Port: reuse.On}, HTTP: echoServer()}), reuse.ErrConflict)
+	assert.ErrorIs(t, run(0, handoverhttp.Server{HTTP: echoServer()}), context.DeadlineExceeded)
+	next := open(t, name) // is about to succeed now
+	assert.ErrorIs(t, run(short, handoverhttp.Server{Name: name, HTTP: echoServer()}), context.DeadlineExceeded)
+	assert.ErrorContains(t, handoverhttp.Serve(t.Context(), next.Process, echoServer(), 0), "no listener")
 	serves(t, now.address)
 }

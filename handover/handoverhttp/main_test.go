@@ -22,26 +22,7 @@ import (
 	"example.com/reuse"
 	"example.com/reuse/handover"
 	"example.com/reuse/handover/handoverhttp"
-	"example.com/reuse/internal/testproc"
 )
-
-func TestMain(m *testing.M) { testproc.Main(m, map[string]testproc.Child{"server": child}) }
-
-// child is one process of a service. It says when it has become current and when it
-// has ended, and stops when its input ends.
-func child(args []string, in *bufio.Scanner, out io.Writer) error {
-	ctx, stop := context.WithCancel(context.Background())
-	go func() {
-		for in.Scan() {
-		}
-		stop()
-	}()
-	s := handoverhttp.Server{HTTP: newServer(args[0], echo), Name: args[1]}
-	s.OnReady = func(_ *handover.Process, l net.Listener) { fmt.Fprintln(out, l.Addr()) }
-	err := s.Run(ctx)
-	fmt.Fprintln(out, "ended:", err)
-	return err
-}
 
 func echo(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(w, r.Body) // the client reports an error
@@ -154,6 +135,19 @@ func newName(t testing.TB) string {
 		t.Skip("this system passes no sockets between processes")
 	}
 	return s
+}
+
+// run runs a server in a goroutine of its own, as another process would, and returns its
+// address when it has become current.
+func run(t testing.TB, protocol, name string) (address string, stop context.CancelFunc, end <-chan error) {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	t.Cleanup(stop)
+	ready, ended := make(chan string, 1), make(chan error, 1)
+	s := handoverhttp.Server{HTTP: newServer(protocol, echo), Name: name}
+	s.OnReady = func(_ *handover.Process, l net.Listener) { ready <- l.Addr().String() }
+	go func() { ended <- s.Run(ctx) }()
+	return receive(t, ready), stop, ended
 }
 
 // open takes over, or opens, two sockets of a service.

@@ -21,7 +21,6 @@ import (
 	"time"
 
 	"github.com/cloudflare/tableflip"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"example.com/reuse"
@@ -38,16 +37,12 @@ const (
 const patience = 20 * time.Second
 
 func TestMain(m *testing.M) {
-	var err error
-	switch os.Getenv(serverEnv) {
-	case "":
+	servers := map[string]func(address string) error{"handover": serveHandover, "tableflip": serveTableflip}
+	serve, ok := servers[os.Getenv(serverEnv)]
+	if !ok {
 		os.Exit(m.Run())
-	case "handover":
-		err = serveHandover(os.Getenv(addressEnv))
-	case "tableflip":
-		err = serveTableflip(os.Getenv(addressEnv))
 	}
-	if err != nil {
+	if err := serve(os.Getenv(addressEnv)); err != nil {
 		fmt.Fprintln(os.Stderr, "server:", err)
 		os.Exit(1)
 	}
@@ -113,10 +108,7 @@ func serveHandover(address string) error {
 	if err := p.Ready(ctx); err != nil {
 		return err
 	}
-	select {
-	case <-p.Replaced():
-	case <-a.over:
-	}
+	<-p.Replaced()
 	if err := p.Close(); err != nil {
 		return err
 	}
@@ -139,14 +131,11 @@ func serveTableflip(address string) error {
 	if err := upgrader.Ready(); err != nil {
 		return err
 	}
-	select {
-	case <-orders:
-		if err := upgrader.Upgrade(); err != nil {
-			return err
-		}
-		<-upgrader.Exit()
-	case <-a.over:
+	<-orders
+	if err := upgrader.Upgrade(); err != nil {
+		return err
 	}
+	<-upgrader.Exit()
 	if err := l.Close(); err != nil {
 		return err
 	}
@@ -154,21 +143,19 @@ func serveTableflip(address string) error {
 }
 
 // An answerer answers each connection's byte with the process id. It prints "ready PID"
-// when it begins, and "gone PID" after its last answer. A server also ends with standard
-// input.
+// when it begins, and "gone PID" after its last answer. A server exits when standard input
+// ends.
 type answerer struct {
 	handlers sync.WaitGroup
 	served   chan error
-	over     chan struct{}
 }
 
 func serve(l net.Listener) *answerer {
-	a := &answerer{served: make(chan error, 1), over: make(chan struct{})}
+	a := &answerer{served: make(chan error, 1)}
 	go func() { a.served <- a.accept(l) }()
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
-		close(a.over)
-		time.AfterFunc(patience, func() { os.Exit(1) })
+		os.Exit(0)
 	}()
 	fmt.Println("ready", os.Getpid()) // before the previous server is gone
 	return a
@@ -221,13 +208,9 @@ func newFleet(b *testing.B, kind, address string) *fleet {
 	require.NoError(b, err)
 	f := &fleet{b, kind, address, in, out, from, bufio.NewReader(from)}
 	b.Cleanup(func() {
-		end.Close() // ends the servers
-		in.Close()
-		out.Close()
-		_ = from.SetReadDeadline(time.Now().Add(2 * patience))
-		_, err := io.Copy(io.Discard, f.lines) // until no server is left
-		assert.NoError(b, err)
-		from.Close()
+		for _, file := range []*os.File{end, in, out, from} { // the end of their input ends the servers
+			file.Close()
+		}
 	})
 	return f
 }

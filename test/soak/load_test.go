@@ -9,17 +9,11 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"example.com/reuse/internal/sockopt"
 	"example.com/reuse/internal/term"
 )
 
@@ -33,17 +27,15 @@ const (
 // again.
 type load struct {
 	service
-	to         string // the address as clients have it
-	cancel     context.CancelFunc
-	running    sync.WaitGroup
-	restarting atomic.Bool
-	rest       sync.RWMutex // locked, it stops the clients between two requests
+	to      string // the address as clients have it
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+	rest    sync.RWMutex // locked, it stops the clients between two requests
 
 	mu         sync.Mutex
 	sent, lost int
 	reasons    map[string]int
-	answers    map[int]int        // by server
-	took       [2][]time.Duration // in quiet, and while a restart was under way at the begin or the end
+	answers    map[int]int // by server
 }
 
 // startLoad starts the clients. With keep, every fourth TCP or Unix client sends a hundred
@@ -81,10 +73,7 @@ func (l *load) now() int {
 func (l *load) one(c *client) {
 	l.rest.RLock()
 	defer l.rest.RUnlock()
-	restarting := l.restarting.Load()
-	server, took, err := c.ask()
-	restarting = restarting || l.restarting.Load()
-
+	server, err := c.ask()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.sent++
@@ -94,11 +83,6 @@ func (l *load) one(c *client) {
 		return
 	}
 	l.answers[server]++
-	if restarting {
-		l.took[1] = append(l.took[1], took)
-	} else {
-		l.took[0] = append(l.took[0], took)
-	}
 }
 
 // A client has at most one connection.
@@ -111,29 +95,22 @@ type client struct {
 }
 
 // ask sends one request and returns the server that answered.
-func (c *client) ask() (server int, took time.Duration, err error) {
+func (c *client) ask() (server int, err error) {
 	c.n++
-	begin := time.Now()
 	defer func() {
-		took = time.Since(begin)
 		if err != nil || !c.keep || c.n%100 == 0 {
 			c.hangUp()
 		}
 	}()
 	if c.conn == nil {
 		d := net.Dialer{Timeout: patience, KeepAlive: -1}
-		if c.Option == unix.TCP_FASTOPEN { // the request travels with the SYN
-			d.Control = control(unix.TCP_FASTOPEN_CONNECT, 1)
-		}
 		conn, err := d.Dial(c.Network, c.to)
 		if err != nil {
-			return 0, 0, err
+			return 0, err
 		}
 		c.conn, c.in = conn, bufio.NewReader(conn)
 		if !c.keep { // the server waits for the request, perhaps until after a hand-over
-			pause := rand.N(think)
-			time.Sleep(pause)
-			begin = begin.Add(pause)
+			time.Sleep(rand.N(think))
 		}
 	}
 	ask, timeout := c.askHTTP, patience
@@ -141,10 +118,9 @@ func (c *client) ask() (server int, took time.Duration, err error) {
 		ask, timeout = c.askDatagram, 5*time.Second // nothing reports a lost datagram
 	}
 	if err := c.conn.SetDeadline(time.Now().Add(timeout)); err != nil {
-		return 0, 0, err
+		return 0, err
 	}
-	server, err = ask()
-	return server, 0, err
+	return ask()
 }
 
 func (c *client) askHTTP() (server int, err error) {
@@ -193,23 +169,4 @@ func (c *client) hangUp() {
 	}
 	c.conn.Close()
 	c.conn = nil
-}
-
-// control returns a Control function that sets an option of TCP; nil for option 0.
-func control(option, value int) func(_, _ string, rc syscall.RawConn) error {
-	if option == 0 {
-		return nil
-	}
-	return func(_, _ string, rc syscall.RawConn) error {
-		return sockopt.Control(rc, func(fd uintptr) error { return sockopt.Set(fd, unix.IPPROTO_TCP, option, value) })
-	}
-}
-
-// p99 returns the time in ms that 99% took at most, and sorts the list.
-func p99(list []time.Duration) float64 {
-	if len(list) == 0 {
-		return 0
-	}
-	slices.Sort(list)
-	return list[len(list)*99/100].Seconds() * 1000
 }

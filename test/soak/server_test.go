@@ -17,14 +17,17 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"example.com/reuse"
 	"example.com/reuse/handover"
 	"example.com/reuse/handover/handoverhttp"
+	"example.com/reuse/internal/sockopt"
 )
 
 // serverEnv makes the test binary a server. It contains the service as JSON.
@@ -37,11 +40,9 @@ const patience = 30 * time.Second
 type service struct {
 	Name, Network, Address string
 	Listeners              int
-	Option                 int    // of TCP, set to 100 on new listeners
+	DeferAccept            bool   // until the client sends its request
 	Counts                 string // folder where each server has a file with a byte for each connection or datagram that it accepts
 }
-
-func (s service) count(pid int) string { return filepath.Join(s.Counts, strconv.Itoa(pid)) }
 
 // serve takes the sockets over and serves until a successor has them, or drains when
 // standard input ends. It reports each step as a line of standard output.
@@ -57,7 +58,7 @@ func serve(text string) error {
 		cancel()
 		select {} // usage counts this goroutine
 	}()
-	count, err := os.OpenFile(s.count(os.Getpid()), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	count, err := os.OpenFile(filepath.Join(s.Counts, strconv.Itoa(os.Getpid())), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
@@ -80,9 +81,16 @@ func usage() int {
 	return runtime.NumGoroutine() + len(files)
 }
 
+func (s service) control(_, _ string, rc syscall.RawConn) error {
+	if !s.DeferAccept {
+		return nil
+	}
+	return sockopt.Control(rc, func(fd uintptr) error { return sockopt.Set(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 100) })
+}
+
 // generation is a handover.Process, from Start until it is replaced.
 func (s service) generation(ctx context.Context, accepted func()) error {
-	p, err := handover.Config{Name: s.Name, Control: control(s.Option, 100)}.Start(ctx)
+	p, err := handover.Config{Name: s.Name, Control: s.control}.Start(ctx)
 	if err != nil {
 		return err
 	}
@@ -110,7 +118,6 @@ func (s service) generation(ctx context.Context, accepted func()) error {
 		}
 		listeners = append(listeners, l)
 	}
-	fmt.Println("listening")
 	if err := p.Ready(ctx); err != nil {
 		return err
 	}
@@ -217,7 +224,7 @@ func (p *process) kill() {
 
 // accepted is how many connections or datagrams the server has accepted.
 func (p *process) accepted() int {
-	info, err := os.Stat(p.count(p.pid()))
+	info, err := os.Stat(filepath.Join(p.Counts, strconv.Itoa(p.pid())))
 	if err != nil { // killed before it began
 		return 0
 	}
