@@ -26,7 +26,7 @@ func TestExclusive(t *testing.T) {
 			t.Parallel()
 			cmd := testproc.Command(t, "-address", address)
 			cmd.Env = append(cmd.Env, "COLUMNS=40")
-			l, err := reuse.Config{Exclusive: reuse.On}.Listen(t.Context(), map[bool]string{true: "tcp4", false: "tcp"}[address[0] == '0'], address)
+			l, err := serve(t.Context(), "test", reuse.Config{Exclusive: reuse.On}, address)
 			out, stderr, status := testproc.Run(t, cmd)
 			if err != nil {
 				assert.Equal(t, 2, status)

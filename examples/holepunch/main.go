@@ -78,8 +78,7 @@ func run() error {
 	// connection of the two dials.
 	term.Say("")
 	term.Say("B dials A, from the port that B listens on.")
-	conn, err := share.Dial(ctx, "tcp4", b.Addr().String(), a.Addr().String())
-	if err := expect(conn, err); err != nil {
+	if err := expect(share.Dial(ctx, "tcp4", b.Addr().String(), a.Addr().String())); err != nil {
 		return err
 	}
 	term.Say("  So B uses the connection that it has accepted.")
@@ -88,8 +87,7 @@ func run() error {
 	// which is reuse.ErrSelfDial.
 	term.Say("")
 	term.Say("A dials itself, from the port that A listens on.")
-	conn, err = share.Dial(ctx, "tcp4", a.Addr().String(), a.Addr().String())
-	if err := expect(conn, err); err != nil {
+	if err := expect(share.Dial(ctx, "tcp4", a.Addr().String(), a.Addr().String())); err != nil {
 		return err
 	}
 	term.Say("  So A removes its own address from its list of peers.")

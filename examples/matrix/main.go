@@ -32,12 +32,9 @@ not be done.
 
 `
 
-// tries is how often a difference is measured: another process may take the port.
-const tries = 3
-
 var letters = map[string]string{"addr": "A", "port": "P", "lb": "L", "excl": "E", "shareuid": "U"}
 
-// names are those that the rows have for the addresses.
+// names are those of the addresses in JSON.
 var names = map[semantics.Binding]string{
 	measure.Specific: "specific", measure.Specific2: "specific2", measure.Wildcard: "wildcard", measure.Multicast: "multicast",
 	measure.Dual: "wildcard6", measure.Wildcard6: "wildcard6only", measure.Specific6: "specific6",
@@ -68,19 +65,13 @@ type row struct {
 	rules string // "": the rules do not say
 }
 
-func newRow(os, release string, p measure.Pair, outcome string) row {
-	name := func(b semantics.Binding) string { return names[semantics.Binding{Addr: b.Addr, V6Only: b.V6Only}] }
-	list := func(all semantics.Options) []string {
-		words := []string{} // [] in JSON, not null
-		for _, o := range all.List() {
-			words = append(words, o.String())
-		}
-		return words
-	}
-	return row{
-		os, release, p[0].Proto.String(), p[0].State.String(), name(p[0]), name(p[1]), list(p[0].Options), list(p[1].Options), true, outcome,
-		p, "",
-	}
+func rowName(b semantics.Binding) string {
+	return names[semantics.Binding{Addr: b.Addr, V6Only: b.V6Only}]
+}
+
+// list returns the names of some options. It is not nil, which JSON would write as null.
+func list(all semantics.Options) []string {
+	return strings.FieldsFunc(all.String(), func(r rune) bool { return r == '+' || r == '-' })
 }
 
 func (r row) differs() bool { return r.rules != "" && r.rules != r.Outcome }
@@ -93,11 +84,13 @@ func main() {
 		if err != nil {
 			return err
 		}
-		if !*asJSON {
+		if *asJSON {
+			lines := json.NewEncoder(term.Out)
+			for _, r := range rows {
+				_ = lines.Encode(r) // Main returns the error
+			}
+		} else {
 			show(s, rows)
-		}
-		for lines, i := json.NewEncoder(term.Out), 0; *asJSON && i < len(rows); i++ {
-			_ = lines.Encode(rows[i]) // Main returns the error
 		}
 		if n := len(slices.DeleteFunc(rows, func(r row) bool { return !r.differs() })); n > 0 {
 			return term.No("%d differences from the rules", n)
@@ -131,11 +124,15 @@ func matrix(name string) (s semantics.System, rows []row, err error) {
 	for _, p := range pairs {
 		p[0].User, p[1].User = uid, uid
 		answer := s.Bind(p[0], p[1])
-		r := newRow(cmp.Or(name, runtime.GOOS), release, p, measure.Outcome(answer))
+		a, b := p[0], p[1]
+		r := row{
+			cmp.Or(name, runtime.GOOS), release, a.Proto.String(), a.State.String(), rowName(a), rowName(b),
+			list(a.Options), list(b.Options), true, measure.Outcome(answer), p, "",
+		}
 		if answer.Evidence.Kind > semantics.Unsure {
 			r.rules = r.Outcome
 		}
-		for i := 0; name == "" && i < tries && (i == 0 || r.differs()); i++ {
+		for i := 0; name == "" && i < 3 && (i == 0 || r.differs()); i++ { // another process can have taken the port
 			if r.Outcome, err = measure.Measure(p, measure.Bind); err != nil {
 				return s, nil, fmt.Errorf("%v: %w", p, err)
 			}
@@ -157,8 +154,8 @@ func show(s semantics.System, rows []row) {
 	size := len(s.Subsets())
 	var tables []string
 	places := map[[2]string]string{} // of a table and protocol
-	for ; len(rows) > 0; rows = rows[size*size:] {
-		t, r := table(rows[:size*size], size), rows[0]
+	for pair := range slices.Chunk(rows, size*size) {
+		t, r := table(pair, size), pair[0]
 		if !slices.Contains(tables, t) {
 			tables = append(tables, t)
 		}
@@ -183,23 +180,17 @@ func show(s semantics.System, rows []row) {
 
 // table returns the table of one pair of addresses, with every set of options on each.
 func table(rows []row, size int) string {
-	var text strings.Builder
-	for i := -1; i < size; i++ {
-		for j := -1; j < size; j++ {
-			cell := ""
-			switch {
-			case i >= 0 && j >= 0:
-				cell = symbol(rows[i*size+j])
-			case i >= 0:
-				cell = label(rows[i*size].A)
-			case j >= 0:
-				cell = label(rows[j].B)
-			}
-			fmt.Fprintf(&text, "%4s", cell)
-		}
-		text.WriteString("\n")
+	text := "    "
+	for _, r := range rows[:size] {
+		text += fmt.Sprintf("%4s", label(r.B))
 	}
-	return text.String()
+	for line := range slices.Chunk(rows, size) {
+		text += fmt.Sprintf("\n%4s", label(line[0].A))
+		for _, r := range line {
+			text += fmt.Sprintf("%4s", symbol(r))
+		}
+	}
+	return text + "\n"
 }
 
 func symbol(r row) (s string) {
@@ -229,10 +220,7 @@ func label(options []string) (text string) {
 	for _, o := range options {
 		text += letters[o]
 	}
-	if text == "" {
-		return "-"
-	}
-	return text
+	return cmp.Or(text, "-")
 }
 
 func address(b semantics.Binding) string {

@@ -58,10 +58,7 @@ func run() error {
 	}
 	defer sender.Close()
 	// Without this the route to the group decides, and there may be none.
-	err = control(sender, func(fd handle) error {
-		return syscall.SetsockoptInet4Addr(fd, syscall.IPPROTO_IP, syscall.IP_MULTICAST_IF, loopback)
-	})
-	if err != nil {
+	if err := set(sender, syscall.SetsockoptInet4Addr, syscall.IP_MULTICAST_IF, loopback); err != nil {
 		return fmt.Errorf("set IP_MULTICAST_IF: %w", err)
 	}
 	for i := range datagrams {
@@ -90,10 +87,7 @@ func receive(group netip.AddrPort) (*net.UDPConn, error) {
 	}
 	c := p.(*net.UDPConn)
 	mreq := &syscall.IPMreq{Multiaddr: group.Addr().As4(), Interface: loopback}
-	err = control(c, func(fd handle) error {
-		return syscall.SetsockoptIPMreq(fd, syscall.IPPROTO_IP, syscall.IP_ADD_MEMBERSHIP, mreq)
-	})
-	if err != nil {
+	if err := set(c, syscall.SetsockoptIPMreq, syscall.IP_ADD_MEMBERSHIP, mreq); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("join %v: %w", group.Addr(), err)
 	}
@@ -111,14 +105,15 @@ func next(c *net.UDPConn, sender, text string) error {
 	}
 }
 
-// control calls set with the descriptor of a socket.
-func control(c *net.UDPConn, set func(handle) error) error {
+// set sets an option of a socket by a function of package syscall. S is its type of a
+// socket: int on Unix, syscall.Handle on Windows.
+func set[S ~int | ~uintptr, V any](c *net.UDPConn, setsockopt func(s S, level, option int, value V) error, option int, value V) error {
 	rc, err := c.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var setErr error
-	if err := rc.Control(func(fd uintptr) { setErr = set(handle(fd)) }); err != nil {
+	if err := rc.Control(func(fd uintptr) { setErr = setsockopt(S(fd), syscall.IPPROTO_IP, option, value) }); err != nil {
 		return err
 	}
 	return setErr

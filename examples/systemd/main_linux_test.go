@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"example.com/reuse/internal/sockopt"
 	"example.com/reuse/internal/testproc"
 )
 
@@ -52,7 +52,7 @@ func start(t *testing.T, file string, env ...string) *unit {
 func (u *unit) serves() (pid int) {
 	u.t.Helper()
 	line := testproc.ReadTo(u.t, u.log, " serves 127.0.0.1:")
-	_, err := fmt.Sscanf(line[strings.LastIndex(line[:len(line)-1], "\n")+1:], "%d serves %s", &pid, &u.address)
+	_, err := fmt.Sscanf(line, "%d serves %s", &pid, &u.address)
 	require.NoError(u.t, err, line)
 	return pid
 }
@@ -83,9 +83,7 @@ func notifySocket(t *testing.T) (path string, receive func() string) {
 	t.Cleanup(func() { conn.Close() })
 	rc, err := conn.SyscallConn()
 	require.NoError(t, err)
-	require.NoError(t, rc.Control(func(fd uintptr) {
-		assert.NoError(t, unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1))
-	}))
+	require.NoError(t, sockopt.Control(rc, func(fd uintptr) error { return sockopt.Set(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1) }))
 	require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Minute)))
 	return path, func() string {
 		text, control := make([]byte, 100), make([]byte, 100)

@@ -24,8 +24,8 @@ whose connection is in TIME_WAIT, or still open. On Linux and Windows it also
 shows what the kernel keeps. (FreeBSD keeps no TIME_WAIT over loopback unless
 net.inet.tcp.nolocaltimewait is 0.)
 
-Exit status: 0 if a Go server can start again during TIME_WAIT without asking for
-an option, 1 if not, 2 if this could not be done.
+Exit status: 0 if a Go server can start again during TIME_WAIT without asking
+for an option, 1 if not, 2 if this could not be done.
 `
 
 var configs = []struct {

@@ -1,7 +1,7 @@
 //go:build !android && !ios
 
-// Whoholds shows which sockets and processes an address is in use by, what would refuse
-// another socket there, and what would be admitted.
+// Whoholds shows which sockets and processes hold an address, which rule refuses another
+// socket there, and what works instead.
 package main
 
 import (
@@ -17,8 +17,8 @@ import (
 const help = `Usage: go run ./examples/whoholds [-network tcp] ADDRESS
 
 Shows which sockets overlap an address such as 127.0.0.1:8080 or :8080,
-listening or not, and which process has them; by which rule of the kernel they would
-refuse another one; and what works instead. It binds nothing.
+listening or not, which process has them, which rule of the kernel refuses
+another socket, and what works instead. It does not bind the port.
 
 Systems: on Linux it sees the sockets of its network namespace, and the
 processes of its own user, or as root of all. On Windows it sees those of all

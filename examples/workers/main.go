@@ -9,10 +9,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"net"
 	"os"
-	"strconv"
 	"sync"
 	"text/tabwriter"
 	"time"
@@ -24,10 +22,10 @@ import (
 const help = `Usage: go run ./examples/workers [flags]
 
 Starts processes that listen on the same port, makes connections to it, and
-shows which process gets how many. On Linux, FreeBSD, DragonFly and Solaris 11.4
-the kernel spreads them by a hash of addresses and ports (PortLB). On macOS, the
-other BSDs, AIX and earlier Solaris one process may get them all (Port). Windows
-and illumos have neither.
+shows which process gets how many. On Linux, FreeBSD, DragonFly and Solaris
+11.4 the kernel spreads them by a hash of addresses and ports (PortLB). On
+macOS, the other BSDs, AIX and earlier Solaris one process may get them all
+(Port). Windows and illumos have neither.
 
 Exit status: 0 if every connection was answered, 1 if one was not, 2 if this
 could not be done.
@@ -68,11 +66,8 @@ func connect(address string) (pid int, err error) {
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(patience)) // fails on a closed one
-	answer, err := io.ReadAll(conn)
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(string(answer))
+	_, err = fmt.Fscan(conn, &pid)
+	return pid, err
 }
 
 func main() {
@@ -109,11 +104,9 @@ func run(n, connections int) error {
 	term.Say("%d processes listen on %s (%v) and get %d connections, %d at a time.",
 		n, w.Address, w.Config, connections, clients)
 
-	var (
-		group       sync.WaitGroup
-		mu          sync.Mutex
-		got, failed = map[int]int{}, map[string]int{} // by process, by reason
-	)
+	var group sync.WaitGroup
+	var mu sync.Mutex
+	got, failed := map[int]int{}, map[string]int{} // by process, by reason
 	for client := range clients {
 		group.Go(func() {
 			for i := client; i < connections; i += clients {
