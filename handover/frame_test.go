@@ -14,8 +14,8 @@ import (
 //go:embed testdata/frames.golden
 var golden []byte
 
-// What is sent is what a process with another version of this library understands: to
-// change testdata/frames.golden is to raise newestVersion.
+// Processes with another version of this library understand what is sent. A change of
+// testdata/frames.golden requires a higher newestVersion.
 func TestFramesAreGolden(t *testing.T) {
 	t.Parallel()
 	rest := bytes.NewReader(golden)

@@ -1,6 +1,6 @@
 package inuse_test
 
-// What these print is certain on Linux.
+// The output of these examples is certain on Linux only.
 
 import (
 	"context"
