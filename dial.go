@@ -78,7 +78,7 @@ func (c Config) Dial(ctx context.Context, network, laddr, raddr string) (net.Con
 // [*OptionError] that wraps [ErrConflict].
 //
 // Only [Config.Dial] reports [ErrTupleInUse] and [ErrSelfDial]. Only [Config.Dial]
-// prevents that Linux gives a UDP socket with Addr or Port On the port of another
+// prevents Linux from giving a UDP socket with Addr or Port On the port of another
 // sharing socket.
 //
 // The error is an [*OptionError]. Dialer fails if Check fails, or if an option is On

@@ -40,8 +40,8 @@ func (c Config) Listen(ctx context.Context, network, address string) (net.Listen
 // with any of Addr, Port and PortLB. Linux can return such a port to a sharing socket, so
 // there ListenPacket binds first and sets the options afterwards. gVisor ignores options
 // that are set after the bind. On is unsupported there with port 0, and Prefer continues
-// without. Other kernels look for a free port, see docs/semantics.md for the evidence.
-// AIX, and Windows with Addr On, are unverified.
+// without. Other kernels look for a free port. docs/semantics.md has the evidence. AIX,
+// and Windows with Addr On, are unverified.
 func (c Config) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
 	if err := c.validate(network, address, false); err != nil {
 		return nil, opError("listen", network, err)

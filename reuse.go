@@ -105,11 +105,11 @@ type Config struct {
 	Port Setting
 
 	// PortLB lets sockets that all set it share an address. The kernel spreads new
-	// connections and flows of datagrams by a hash, whatever the load. It is SO_REUSEPORT
-	// on Linux, DragonFly (IPv4) and Solaris from 11.4, where it is unsupported with Addr
-	// On, and SO_REUSEPORT_LB on FreeBSD from 12, where a dual-stack address, as in
-	// Listen with "tcp" and ":80", is unsupported: use "tcp4" or "tcp6". PortLB is
-	// unsupported elsewhere and in Dial.
+	// connections and flows of datagrams by a hash, whatever the load. PortLB is
+	// SO_REUSEPORT on Linux, on DragonFly for IPv4, and on Solaris from 11.4, where it is
+	// unsupported with Addr On. It is SO_REUSEPORT_LB on FreeBSD from 12. A dual-stack
+	// address, as in Listen with "tcp" and ":80", is unsupported there: use "tcp4" or
+	// "tcp6". PortLB is unsupported elsewhere and in Dial.
 	PortLB Setting
 
 	// Exclusive prevents every other socket, of any user, from getting the traffic
