@@ -292,3 +292,36 @@ func TestConcurrentEndsAreOneEnd(t *testing.T) {
 		}
 	})
 }
+
+// A Listen that runs together with Ready comes before it, and has the socket that was passed,
+// or after it. The previous process hides no socket that this one serves.
+func TestListenDuringReadyIsBeforeOrAfter(t *testing.T) {
+	t.Parallel()
+	if err := reuse.Port.Supported(); err != nil {
+		t.Skip("no SO_REUSEPORT: ", err)
+	}
+	const address = "127.0.0.2:0" // of the other socket
+	tries := 50
+	if testing.Short() {
+		tries = 10
+	}
+	for range tries {
+		c := Config{Name: "web", Dir: folder(t)}
+		old, _ := current(t, c)
+		if _, err := old.Listen(soon(t), reuse.Config{}, "tcp4", address); err != nil {
+			t.Skip(err) // not all of 127.0.0.0/8 is this host's
+		}
+		next, _ := listening(t, c)
+		done := make(chan error)
+		ctx := soon(t)
+		go func() { done <- next.Ready(ctx) }()
+		l2, err := next.Listen(ctx, reuse.Config{Port: reuse.Off}, "tcp4", address)
+		require.NoError(t, err)
+		require.NoError(t, <-done)
+		replaced(t, old)
+		require.NoError(t, old.Drain(soon(t))) // waits for the end
+		answerAll(l2, "new")
+		answers(t, "new", l2.Addr())
+		require.NoError(t, next.Close())
+	}
+}
