@@ -235,6 +235,38 @@ func TestReadyCanBeGivenUp(t *testing.T) {
 	})
 }
 
+// Also long after Ready has written to it. The predecessor still removes a file at its end.
+func TestReadyCanBeGivenUpLate(t *testing.T) {
+	eachPlace(t, func(t *testing.T, c Config) {
+		old, l := current(t, c)
+		path := unixAddress(t)
+		listen(t, old, reuse.Config{}, "unix", path)
+		next, _ := listening(t, c)
+		listen(t, next, reuse.Config{}, "unix", path)
+		release := hold(t, old)
+		ctx, cancel := context.WithCancel(soon(t))
+		failed := make(chan error, 1)
+		go func() { failed <- next.Ready(ctx) }()
+		require.Eventually(t, func() (sent bool) {
+			return next.do(func() {
+				if sent = next.previous.sentReady; sent {
+					assert.NoError(t, next.previous.conn.SetWriteDeadline(time.Unix(1, 0))) // as later
+				}
+			}) == nil && sent
+		}, 20*time.Second, time.Millisecond)
+		cancel()
+		require.ErrorIs(t, <-failed, context.Canceled)
+		release()
+		require.NoError(t, old.do(func() {})) // after what waited for release
+		require.NoError(t, next.Close())
+		detached(t, old)
+		assert.False(t, isReplaced(old))
+		answers(t, "old", l.Addr())
+		require.NoError(t, old.Close())
+		assert.NoFileExists(t, path)
+	})
+}
+
 // A predecessor that is stopped cannot hand over. The error names it, it serves on when it
 // is continued, and after it is killed the next process listens.
 func TestStoppedPredecessorIsNamed(t *testing.T) {
