@@ -29,8 +29,8 @@ func hideTCP(*socket) error { return fmt.Errorf("%w on this system", errors.ErrU
 // would not do: these systems discard what has been sent. A byte that is not expected
 // makes the previous process refuse, and if it has just agreed that arrives soon.
 func (l *link) giveUp() {
-	_, _ = l.conn.Write([]byte{0}) // if that fails it has gone
-	_ = l.conn.SetReadDeadline(time.Now().Add(time.Second))
+	_ = l.conn.SetDeadline(time.Now().Add(time.Second)) // that of send may have passed
+	_, _ = l.conn.Write([]byte{0})                      // if that fails it has gone
 }
 
 // staleAfter is how long a Unix listener's file must refuse to be removed. These systems

@@ -76,14 +76,8 @@ func control(c syscall.Conn, do func(fd int) error) error {
 // open returns a socket that was passed, one from Files, or a new one.
 func (p *Process) open(ctx context.Context, c reuse.Config, r request) (*socket, error) {
 	s, err := p.find(ctx, c, r)
-	if err == nil {
-		err = p.doUnlessLeaving(func() {
-			if p.current {
-				p.number(s)
-			}
-			p.sockets = append(slices.DeleteFunc(p.sockets, (*socket).closed), s)
-		})
-		if err != nil {
+	if err == nil && !s.borrowed {
+		if err = p.doUnlessLeaving(func() { p.use(s) }); err != nil {
 			s.Close()
 		}
 	}
@@ -105,15 +99,15 @@ func (p *Process) find(ctx context.Context, c reuse.Config, r request) (*socket,
 	if p.config.Name != "" && strings.HasPrefix(r.network, "ip") {
 		return nil, fmt.Errorf("%w: raw sockets cannot be passed", errors.ErrUnsupported)
 	}
+	if s, err := p.fromPassed(ctx, c, r); s != nil || err != nil {
+		return s, err
+	}
 	var s *socket
 	var files, vanished bool
-	if err := p.doUnlessLeaving(func() {
-		s = take(&p.passed, func(s *socket) bool { return s.request == r })
-		files, vanished = len(p.files) > 0, p.vanished
-	}); err != nil {
+	if err := p.doUnlessLeaving(func() { files, vanished = len(p.files) > 0, p.vanished }); err != nil {
 		return nil, err
 	}
-	if s == nil && files {
+	if files {
 		if s, err = p.fromFiles(ctx, r); err != nil {
 			return nil, err
 		}
@@ -122,16 +116,52 @@ func (p *Process) find(ctx context.Context, c reuse.Config, r request) (*socket,
 		return p.openNew(ctx, c, lc, r, vanished)
 	}
 	if err := s.verify(ctx, c); err != nil {
-		list := &p.files
-		if s.borrowed {
-			list = &p.passed
-		}
-		if p.do(func() { *list = slices.Insert(*list, 0, s) }) != nil {
+		if p.do(func() { p.files = slices.Insert(p.files, 0, s) }) != nil {
 			s.Close()
 		}
 		return nil, err
 	}
 	return s, nil
+}
+
+// fromPassed returns the first passed socket of a request, which is in use from then on, or
+// nil. The socket stays in passed while it is verified: a Ready under way either has it in
+// Keep or closes it. What this process serves, the previous one must not hide.
+func (p *Process) fromPassed(ctx context.Context, c reuse.Config, r request) (*socket, error) {
+	for {
+		var s *socket
+		if err := p.doUnlessLeaving(func() {
+			if i := slices.IndexFunc(p.passed, func(s *socket) bool { return s.request == r }); i >= 0 {
+				s = p.passed[i]
+			}
+		}); err != nil || s == nil {
+			return nil, err
+		}
+		verr := s.verify(ctx, c)
+		var still bool // or another Listen has it, or Ready has closed it
+		if err := p.doUnlessLeaving(func() {
+			if still = slices.Contains(p.passed, s); still && verr == nil {
+				take(&p.passed, func(other *socket) bool { return other == s })
+				p.use(s)
+			}
+		}); err != nil {
+			return nil, err
+		}
+		if still && verr != nil {
+			return nil, verr
+		}
+		if still {
+			return s, nil
+		}
+	}
+}
+
+// use adds a socket to those of this process.
+func (p *Process) use(s *socket) {
+	if p.current {
+		p.number(s)
+	}
+	p.sockets = append(slices.DeleteFunc(p.sockets, (*socket).closed), s)
 }
 
 // number gives a socket of the current process the number by which a newcomer names it.

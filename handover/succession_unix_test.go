@@ -235,6 +235,38 @@ func TestReadyCanBeGivenUp(t *testing.T) {
 	})
 }
 
+// Also long after Ready has written to it. The predecessor still removes a file at its end.
+func TestReadyCanBeGivenUpLate(t *testing.T) {
+	eachPlace(t, func(t *testing.T, c Config) {
+		old, l := current(t, c)
+		path := unixAddress(t)
+		listen(t, old, reuse.Config{}, "unix", path)
+		next, _ := listening(t, c)
+		listen(t, next, reuse.Config{}, "unix", path)
+		release := hold(t, old)
+		ctx, cancel := context.WithCancel(soon(t))
+		failed := make(chan error, 1)
+		go func() { failed <- next.Ready(ctx) }()
+		require.Eventually(t, func() (sent bool) {
+			return next.do(func() {
+				if sent = next.previous.sentReady; sent {
+					assert.NoError(t, next.previous.conn.SetWriteDeadline(time.Unix(1, 0))) // as later
+				}
+			}) == nil && sent
+		}, 20*time.Second, time.Millisecond)
+		cancel()
+		require.ErrorIs(t, <-failed, context.Canceled)
+		release()
+		require.NoError(t, old.do(func() {})) // after what waited for release
+		require.NoError(t, next.Close())
+		detached(t, old)
+		assert.False(t, isReplaced(old))
+		answers(t, "old", l.Addr())
+		require.NoError(t, old.Close())
+		assert.NoFileExists(t, path)
+	})
+}
+
 // A predecessor that is stopped cannot hand over. The error names it, it serves on when it
 // is continued, and after it is killed the next process listens.
 func TestStoppedPredecessorIsNamed(t *testing.T) {
@@ -291,4 +323,37 @@ func TestConcurrentEndsAreOneEnd(t *testing.T) {
 			require.NoError(t, begun.Close())
 		}
 	})
+}
+
+// A Listen that runs together with Ready comes before it, and has the socket that was passed,
+// or after it. The previous process hides no socket that this one serves.
+func TestListenDuringReadyIsBeforeOrAfter(t *testing.T) {
+	t.Parallel()
+	if err := reuse.Port.Supported(); err != nil {
+		t.Skip("no SO_REUSEPORT: ", err)
+	}
+	const address = "127.0.0.2:0" // of the other socket
+	tries := 50
+	if testing.Short() {
+		tries = 10
+	}
+	for range tries {
+		c := Config{Name: "web", Dir: folder(t)}
+		old, _ := current(t, c)
+		if _, err := old.Listen(soon(t), reuse.Config{}, "tcp4", address); err != nil {
+			t.Skip(err) // not all of 127.0.0.0/8 is this host's
+		}
+		next, _ := listening(t, c)
+		done := make(chan error)
+		ctx := soon(t)
+		go func() { done <- next.Ready(ctx) }()
+		l2, err := next.Listen(ctx, reuse.Config{Port: reuse.Off}, "tcp4", address)
+		require.NoError(t, err)
+		require.NoError(t, <-done)
+		replaced(t, old)
+		require.NoError(t, old.Drain(soon(t))) // waits for the end
+		answerAll(l2, "new")
+		answers(t, "new", l2.Addr())
+		require.NoError(t, next.Close())
+	}
 }
