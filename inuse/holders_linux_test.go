@@ -275,6 +275,13 @@ func TestNoSockDiag(t *testing.T) {
 	}
 }
 
+func TestOlderThan68(t *testing.T) {
+	t.Parallel()
+	for release, older := range map[string]bool{"5.10.0-30-amd64": true, "6.7.12": true, "6.8.0": false, "10.0": false, "": false} {
+		assert.Equal(t, older, olderThan68(release), release)
+	}
+}
+
 // No line of /proc/net makes the parser panic or return a socket without an address.
 func FuzzProc(f *testing.F) {
 	f.Add("   0: 0100007F:9BB7 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 233371 2")

@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"example.com/reuse/internal/sockopt"
 )
 
 // unprivileged returns the first port that any process may bind, and the advice for a lower
@@ -36,11 +38,10 @@ func unprivileged() (first int, advice string) {
 // addresses, those of local routes, and any with net.ipv4.ip_nonlocal_bind. A socket with
 // IP_BIND_ADDRESS_NO_PORT does not use a port for that.
 func bindable(ctx context.Context, ip netip.Addr) bool {
-	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) (err error) {
-		set := func(fd uintptr) {
-			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
-		}
-		return errors.Join(rc.Control(set), err)
+	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
+		return sockopt.Control(rc, func(fd uintptr) error {
+			return sockopt.Set(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+		})
 	}}
 	p, err := lc.ListenPacket(ctx, "udp", netip.AddrPortFrom(ip, 0).String())
 	if err == nil {
