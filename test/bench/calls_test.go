@@ -67,6 +67,27 @@ func handWritten(_, _ string, rc syscall.RawConn) error {
 	return setErr
 }
 
+// All peers but package net share a port.
+func TestPeersShare(t *testing.T) {
+	share(t, listener, "tcp4", net.Listener.Addr)
+	share(t, packetConn, "udp4", net.PacketConn.LocalAddr)
+}
+
+func share[T io.Closer](t *testing.T, peers []peer[T], network string, addr func(T) net.Addr) {
+	for _, p := range peers {
+		first, err := p.open(network, "127.0.0.1:0")
+		require.NoError(t, err, p.name)
+		defer first.Close()
+		second, err := p.open(network, addr(first).String())
+		if p.name == "net" {
+			require.ErrorIs(t, err, unix.EADDRINUSE)
+			continue
+		}
+		require.NoError(t, err, p.name)
+		second.Close()
+	}
+}
+
 // Only some peers' listeners are Multipath TCP ones, so all are compared without it.
 const noMultipath = "multipathtcp=0"
 
