@@ -1,7 +1,7 @@
 //go:build !android && !ios
 
 // Holepunch dials from the port that it listens on, as peers do that meet through a NAT:
-// the NAT lets in what comes to a port that has sent something.
+// the NAT admits what comes to a port that has sent something.
 //
 // Both peers are in this process, so that the output has an order. It is the same between
 // two processes of one user, or two machines.

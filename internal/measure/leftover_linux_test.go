@@ -19,7 +19,7 @@ import (
 	"example.com/reuse/internal/testproc"
 )
 
-// alone goes on in a network namespace of the test's own.
+// alone continues in a network namespace of the test's own.
 func alone(t *testing.T) bool { return testproc.Netns(t) }
 
 // connection returns the state that the kernel has for a connection from a local port, 0 if
@@ -139,7 +139,7 @@ func TestLeftovers(t *testing.T) {
 					continue
 				}
 				// Each has a port of its own: the kernel remembers the last address
-				// that was let in with SO_REUSEPORT, and takes others for it.
+				// that was admitted with SO_REUSEPORT, and takes others for it.
 				port++
 				for last := port + 10; !r.leave(t, port); port++ {
 					require.Less(t, port, last)

@@ -104,7 +104,7 @@ func linuxAssigns(a, b Binding) Answer {
 }
 
 // linuxDetour: a socket with SO_REUSEPORT that is admitted alongside another one of its
-// user is not compared with the rest. So a first one that overlaps nothing lets in a second
+// user is not compared with the rest. So a first one that overlaps nothing admits a second
 // one that overlaps. On TCP the kernel compares with the last socket that shared, and
 // treats a wildcard of one family as equal to a dual-stack one (inet_csk_get_port,
 // sk_reuseport_match). On UDP it stops at the first socket that shares: one that was bound

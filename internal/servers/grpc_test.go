@@ -130,7 +130,7 @@ func TestGRPC(t *testing.T) {
 	}
 }
 
-// A stream goes on with its process, while calls of its client go to the next one.
+// A stream stays with its process, while calls of its client go to the next one.
 func TestGRPCStream(t *testing.T) {
 	t.Parallel()
 	s := start(t, "grpc")

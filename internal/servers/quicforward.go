@@ -101,7 +101,7 @@ func tagOf(b []byte) (t tag, ok bool) {
 	return tag(b[at:]), true
 }
 
-// retire ends the reading of the UDP socket. Sessions go on by what is forwarded.
+// retire ends the reading of the UDP socket. Sessions continue by what is forwarded.
 func (f *forwarder) retire() error {
 	f.retired.Store(true)
 	return f.UDPConn.SetReadDeadline(time.Unix(1, 0))

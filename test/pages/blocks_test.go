@@ -109,7 +109,7 @@ func TestFragmentsAreQuoted(t *testing.T) {
 			return err
 		}
 		text, err := os.ReadFile(filepath.Join(root, name))
-		sources.WriteString("\x00" + strings.ReplaceAll(string(text), "\r\n", "\n")) // no fragment goes on in the next file
+		sources.WriteString("\x00" + strings.ReplaceAll(string(text), "\r\n", "\n")) // no fragment continues in the next file
 		return err
 	}))
 	for _, b := range fragments {
